@@ -1,0 +1,415 @@
+"""SGD inside SGD as one loop: any torch optimizer takes the inner steps, any other follows their average."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from widevalley.optim import checkpoint, kernels, noise
+from widevalley.optim import settings as default
+from widevalley.optim.refusals import has_gradients, refuse_inner
+from widevalley.optim.settings import COUNTERS, WHOLE, check_group, check_movable
+from widevalley.optim.switch import CenterSwitch
+
+Schedule = Callable[[int], float]
+
+
+class NestedOptimizer(Optimizer):
+    """Entropy-SGD's two loops around any torch optimizer: ``NestedOptimizer(your_tuned_optimizer)``.
+
+    One ``step()`` consumes one minibatch gradient. The optimizer moves itself through the cycle of Algorithm 1::
+
+        calls 1 … L    x′ ← inner step on ∇f(x′; ξ) + γ(x′ − x);  x′ ← x′ + √(2η′T) N(0, I)
+                       μ  ← (1 − α)μ + αx′
+        call  L + 1    only if ρ > 0: parameters hold x, a fresh minibatch gives ∇f(x; ξ)
+        end of cycle   x  ← outer step on ρ∇f(x) + c(x − μ);  x′ ← x, μ ← x
+
+    ==================  ======  ===========================================================================
+    argument            symbol  meaning
+    ==================  ======  ===========================================================================
+    ``lr`` of inner     η′      step that each gradient takes; what a scheduler moves
+    ``inner_steps``     L       inner steps a cycle
+    ``gamma``           γ       scope: a number, or a function of the count t of outer updates
+    ``rho``             ρ       weight of the loss gradient at the centre; > 0 costs one more gradient a cycle
+    ``alpha``           α       weight of the newest sample in μ, in (0, 1]
+    ``pull``            c       1.0: x ← x − η(x − μ), the authors' later form; None: c = γ, line 9 of the paper
+    ``temperature``     T       each inner step adds a Gaussian displacement of variance 2η′T (line 5). T is the
+                                chain's temperature for plain inner SGD alone; the text's 2√η′ is T = 2
+    ``outer_lr``        η       outer step: a number, or a function of t
+    ==================  ======  ===========================================================================
+
+    f is the loss whose gradient ``backward()`` leaves in ``p.grad``: with a mean over the batch, a mean.
+
+    Args:
+        inner: an optimizer over the model's parameters. Its ``param_groups`` become this optimizer's own (the same
+            list), so its schedulers go on working; every argument below may be given in a group, except
+            ``inner_steps``, ``rho`` and ``seed``, which are one for the whole optimizer. From now on it belongs to
+            the nested optimizer: neither step it nor load into it.
+        outer: a function from ``[{"params": centres, …}, …]`` (in the order of the groups) to an optimizer, such as
+            ``lambda groups: torch.optim.SGD(groups, lr=0.7, momentum=0.9, nesterov=True)``. None: x ← x − η c(x − μ).
+        restart: True: the inner optimizer's state is as new at each cycle. False keeps momenta and step counts.
+        decoupled_pull: False: γ(x′ − x) is part of the gradient that the inner optimizer sees (line 4).
+            True: x′ ← x′ − η′γ(x′ − x) beside its step, at the x′ before it, so that momentum does not see the pull.
+        outer_lr: None: 1.0 without ``outer``, else whatever rate ``outer`` has; a number or function is written into
+            the outer optimizer's groups at each update.
+        seed: of the private noise stream; the global random state is never consumed.
+        check_finite: a NaN or infinite gradient raises before anything is touched. Costs a pass over the gradients.
+
+    Deviations from the paper: the average μ and the momenta are the only memory between steps, as in Algorithm 1, but
+    ``restart=False`` (the default) keeps the inner optimizer's state over the cycle's end; line 9 is ``pull=None``.
+
+    Cost: one gradient a step, as SGD. State: two tensors like the parameters (x and μ) beside the inner optimizer's.
+
+    Evaluate, save and ship at the centre: ``with optimizer.at_center(): …``, or ``center_state_dict(model,
+        optimizer)``.
+
+    Raises:
+        TypeError, ValueError: on arguments that are wrong, or that can never move the centre; LBFGS and others
+            that need a closure several times.
+        RuntimeError: from ``step()`` while the parameters are at the centre.
+    """
+
+    # Entropy-SGD and -Adam count weight decay as part of f, so at the centre too; here the decay is the inner one's.
+    _decay_at_center = False
+
+    def __init__(
+        self,
+        inner: Optimizer,
+        outer: Callable[[list[dict[str, Any]]], Optimizer] | None = None,
+        *,
+        inner_steps: int = default.INNER_STEPS,
+        gamma: float | Schedule = default.GAMMA,
+        rho: float = 0.0,
+        alpha: float = default.ALPHA,
+        pull: float | None = 1.0,
+        temperature: float = default.TEMPERATURE,
+        restart: bool = default.RESTART,
+        decoupled_pull: bool = False,
+        outer_lr: float | Schedule | None = None,
+        seed: int = 0,
+        check_finite: bool = False,
+    ) -> None:
+        if isinstance(inner, NestedOptimizer):
+            raise TypeError("inner is a NestedOptimizer already: nest once, around the optimizer inside")
+        refuse_inner(inner)
+        if outer is not None and not callable(outer):
+            raise TypeError(f"outer={outer!r} is not a function: give one from the groups of centres to an optimizer")
+        settings = {
+            "inner_steps": inner_steps, "gamma": gamma, "rho": rho, "alpha": alpha, "pull": pull,
+            "temperature": temperature, "restart": restart, "decoupled_pull": decoupled_pull,
+            "outer_lr": outer_lr, "seed": seed,
+        }  # fmt: skip
+        check_group(settings)
+        self.inner = inner
+        self.outer: Optimizer | None = None
+        self.check_finite = check_finite
+        self._schedules: list[dict[str, Schedule]] = []
+        self._switch = CenterSwitch()
+        self._blanks: dict[str, dict[Tensor, dict[str, Any]]] = {}
+        super().__init__(inner.param_groups, {**inner.defaults, **settings, **COUNTERS})
+        self.param_groups = inner.param_groups
+        if outer is not None:
+            self.outer = outer([self._outer_group(group) for group in self.param_groups])
+            self._link_outer()
+
+    # ------------------------------------------------------------------ the cycle
+
+    @property
+    def cycle_length(self) -> int:
+        """Gradients a cycle: L, or L + 1 with ρ > 0."""
+        group = self.param_groups[0]
+        return int(group["inner_steps"]) + (1 if group["rho"] > 0 else 0)
+
+    @property
+    def cycle_position(self) -> int:
+        """Gradients taken since the last outer update: 0 after construction and after each update."""
+        return int(self.param_groups[0]["cycle_position"])
+
+    @property
+    def outer_updates(self) -> int:
+        """The count t of outer updates."""
+        return int(self.param_groups[0]["outer_updates"])
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Consumes the gradient that ``backward()`` left; the last one of a cycle also moves the centre.
+
+        Args:
+            closure: called once, with gradients enabled, as by torch's own optimizers; its loss is returned.
+
+        A call in which no parameter has a gradient leaves the cycle where it is.
+        """
+        self._refuse_at_center("step()")
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._switch.confirm()
+        self._adopt_new_groups()
+        if not has_gradients(self.param_groups, self.check_finite):
+            return loss
+        position = self.cycle_position
+        if position == 0:
+            self._open_cycle()
+        if position < self.param_groups[0]["inner_steps"]:
+            self._inner_step()
+            self._count(cycle_position=position + 1, inner_updates=self.param_groups[0]["inner_updates"] + 1)
+            if self.cycle_position == self.cycle_length:
+                self._close_cycle(with_rho=False)
+            elif self.cycle_position == self.param_groups[0]["inner_steps"]:
+                for _, p, state in self._writable():
+                    p.copy_(state["center"])
+        else:
+            self._close_cycle(with_rho=True)
+        return loss
+
+    @torch.no_grad()
+    def close_cycle(self) -> None:
+        """Ends the cycle early: the outer update with the μ there is, without ρ's gradient. Nothing at position 0."""
+        self._refuse_at_center("close_cycle()")
+        self._switch.confirm()
+        if self.cycle_position > 0:
+            self._close_cycle(with_rho=False)
+
+    def _open_cycle(self) -> None:
+        params = [p for group in self.param_groups for p in group["params"]]
+        centers = [self.state[p]["center"] for p in params]
+        kernels.read_center_(centers, params)
+        torch._foreach_copy_([self.state[p]["average"] for p in params], centers)
+
+    def _inner_step(self) -> None:
+        count = self.param_groups[0]["inner_updates"]
+        with_grad = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
+        originals = [[p.grad for p in params] for params in with_grad]
+        beside: list[list[Tensor]] = []
+        scales = []
+        try:
+            for group, params in zip(self.param_groups, with_grad, strict=True):
+                centers = [self.state[p]["center"] for p in params]
+                lr, gamma, decoupled = float(group["lr"]), group["gamma"], group["decoupled_pull"]
+                scales.append(noise.displacement(lr, group["temperature"]))
+                beside.append(kernels.offsets(params, centers, lr * gamma) if decoupled and gamma else [])
+                grads = kernels.pulled(params, centers, [p.grad for p in params], 0.0 if decoupled else gamma)
+                for p, g in zip(params, grads, strict=True):
+                    p.grad = g
+            self.inner.step()
+        finally:
+            for params, grads in zip(with_grad, originals, strict=True):
+                for p, g in zip(params, grads, strict=True):
+                    p.grad = g
+        index = 0
+        for group, params, pulls, scale in zip(self.param_groups, with_grad, beside, scales, strict=True):
+            if pulls:
+                kernels.subtract_(params, pulls)
+            for p in group["params"]:
+                if scale and p.grad is not None:
+                    noise.add_gaussian_(p, scale, seed=group["seed"], step=count, index=index)
+                index += 1
+            if params:
+                kernels.average_([self.state[p]["average"] for p in params], params, group["alpha"])
+
+    def _close_cycle(self, with_rho: bool) -> None:
+        for group, p, state in self._writable():
+            x, mu = state["center"], state["average"]
+            c = group["gamma"] if group["pull"] is None else group["pull"]
+            rho_grad = None
+            if with_rho and p.grad is not None:
+                decay = group["weight_decay"] if self._decay_at_center else 0.0
+                rho_grad = torch.add(p.grad.to(x.dtype), x, alpha=decay).mul_(group["rho"])
+            if self.outer is None:
+                eta = 1.0 if group["outer_lr"] is None else float(group["outer_lr"])
+                # lerp_ is exact at weight 1: with η c = 1 the centre is μ to the last bit.
+                x.lerp_(mu, eta * c)
+                if rho_grad is not None:
+                    x.sub_(rho_grad, alpha=eta)
+            else:
+                pull = torch.sub(x, mu).mul_(c)
+                x.grad = pull if rho_grad is None else pull.add_(rho_grad)
+        if self.outer is not None:
+            for group, outer_group in zip(self.param_groups, self.outer.param_groups, strict=True):
+                outer_group.update(self._outer_settings(group))
+            self.outer.step()
+            self.outer.zero_grad()
+        for group, p, state in self._writable():
+            p.copy_(state["center"])
+            if group["restart"]:
+                state["inner"].clear()
+        for state in self.state.values():
+            state["average"].copy_(state["center"])
+        self._count(cycle_position=0, outer_updates=self.outer_updates + 1)
+        self._apply_schedules()
+
+    # ------------------------------------------------------------------ the centre
+
+    @contextmanager
+    def at_center(self) -> Iterator[None]:
+        """Inside, the parameters are x; afterwards they are x′ again, bit for bit, also after an exception.
+
+        What is changed inside is discarded. It nests, also with ``eval()``.
+        """
+        self._switch.depth += 1
+        try:
+            self._move()
+            yield
+        finally:
+            self._switch.depth -= 1
+            self._move()
+
+    def eval(self) -> None:
+        """Moves the parameters to x until ``train()``; idempotent."""
+        self._switch.evaluating = True
+        self._move()
+
+    def train(self) -> None:
+        """Moves the parameters back to x′; idempotent. After a checkpoint taken at the centre was loaded: to its x′."""
+        self._switch.evaluating = False
+        self._move()
+        self._switch.restore()
+
+    def _move(self) -> None:
+        if self._switch.at_center == self.param_groups[0]["at_center"]:
+            return
+        self._adopt_new_groups()
+        if self._switch.at_center and self.cycle_position == 0:
+            self._open_cycle()
+        self._switch.move(lambda: [(p, state) for _, p, state in self._writable()])
+        self._count(at_center=self._switch.at_center)
+
+    # ------------------------------------------------------------------ groups and state
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a group to the inner optimizer and gives it centres; in mid-cycle it joins with x = μ = p."""
+        if any(param_group is group for group in self.inner.param_groups):
+            super().add_param_group(param_group)
+        else:
+            self._refuse_at_center("add_param_group()")
+            self.inner.add_param_group(param_group)
+            param_group = self.inner.param_groups[-1]
+            for name, value in self.defaults.items():
+                param_group.setdefault(name, value)
+        try:
+            self._adopt(param_group)
+        except (TypeError, ValueError):
+            if self.param_groups is self.inner.param_groups:
+                self.param_groups.pop()
+            raise
+
+    def _adopt_new_groups(self) -> None:
+        """Groups that were added to the inner optimizer by hand."""
+        while len(self._schedules) < len(self.param_groups):
+            group = self.param_groups[len(self._schedules)]
+            for name, value in self.defaults.items():
+                group.setdefault(name, value)
+            self._adopt(group)
+
+    def _adopt(self, group: dict[str, Any]) -> None:
+        check_group(group)
+        check_movable(group)
+        first = self.param_groups[0] if self.param_groups else group
+        for name in WHOLE:
+            if group[name] != first[name]:
+                raise ValueError(
+                    f"{name}={group[name]!r} in one group but {first[name]!r} in another: it is one for the whole "
+                    "optimizer, so give it to the constructor alone"
+                )
+        if group["restart"] and any(self.inner.state.get(p) for p in group["params"]):
+            raise ValueError(
+                f"restart={group['restart']!r} needs an inner optimizer without state, but "
+                f"{type(self.inner).__name__} has "
+                "some already: give a new one of a kind that creates its state at the first step, or restart=False"
+            )
+        group.update({name: first[name] for name in COUNTERS})
+        self._schedules.append({name: group[name] for name in ("gamma", "outer_lr") if callable(group[name])})
+        for p in group["params"]:
+            x = p.detach().to(torch.float32 if p.dtype in (torch.bfloat16, torch.float16) else p.dtype, copy=True)
+            self.state[p] = {"center": x, "average": x.clone(), "inner": self.inner.state[p]}
+        self._blanks.clear()
+        if self.outer is not None:
+            self.outer.add_param_group(self._outer_group(group))
+            self._link_outer()
+        self._apply_schedules()
+
+    def _apply_schedules(self) -> None:
+        """Writes the present values of functions into the groups, as LambdaLR does with ``lr``."""
+        for group, functions in zip(self.param_groups or [], self._schedules, strict=False):
+            for name, function in functions.items():
+                group[name] = function(group["outer_updates"])
+                check_group({name: group[name]})
+
+    def _outer_group(self, group: dict[str, Any]) -> dict[str, Any]:
+        return {"params": [self.state[p]["center"] for p in group["params"]], **self._outer_settings(group)}
+
+    def _outer_settings(self, group: dict[str, Any]) -> dict[str, Any]:
+        """What the outer optimizer's group takes from the inner's at each update."""
+        return {} if group["outer_lr"] is None else {"lr": group["outer_lr"]}
+
+    def _link_outer(self) -> None:
+        assert self.outer is not None
+        for state in self.state.values():
+            state["outer"] = self.outer.state[state["center"]]
+
+    def _writable(self) -> Iterator[tuple[dict[str, Any], Tensor, dict[str, Any]]]:
+        """Group, parameter and state of all that the cycle may write: not of the frozen that have not moved."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                state = self.state[p]
+                if p.requires_grad or "sample" in state or not torch.equal(state["average"], state["center"]):
+                    yield group, p, state
+
+    def _count(self, **values: int) -> None:
+        for group in self.param_groups:
+            group.update(values)
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def state_dict(self) -> dict[str, Any]:
+        """As any optimizer's: tensors under ``"state"`` (x, μ, and in ``"inner"``, ``"outer"`` those of the two
+        optimizers; at the centre x′ too), numbers under ``"param_groups"``. Functions are not saved."""
+        self._adopt_new_groups()
+        optimizers = {"inner": self.inner} if self.outer is None else {"inner": self.inner, "outer": self.outer}
+        live = self.state
+        self.state = checkpoint.completed(live, optimizers, self._blanks)
+        try:
+            saved = super().state_dict()
+        finally:
+            self.state = live
+        if self.outer is not None:
+            for group, outer_group in zip(saved["param_groups"], self.outer.param_groups, strict=True):
+                group["outer"] = {name: value for name, value in outer_group.items() if name != "params"}
+        return saved
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continues from a checkpoint, bit for bit; the constructor's functions for γ and η stay.
+
+        Load the model first. A checkpoint taken at the centre puts x′ back into the parameters and is in train mode;
+        if this optimizer is in ``eval()``, it stays at the centre instead.
+
+        Raises:
+            ValueError: the groups do not match, or the dictionary is not a nested optimizer's.
+            RuntimeError: inside ``at_center()``.
+        """
+        if self._switch.depth:
+            raise RuntimeError("load_state_dict() inside at_center(): leave it first")
+        for hook in self._optimizer_load_state_dict_pre_hooks.values():
+            state_dict = hook(self, state_dict) or state_dict
+        samples = checkpoint.load(state_dict, self.param_groups, self.state, self.outer)
+        self._switch.place(samples, self.state)
+        self._count(at_center=self._switch.at_center)
+        self._apply_schedules()
+        for post_hook in self._optimizer_load_state_dict_post_hooks.values():
+            post_hook(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = ("inner", "outer", "check_finite", "_schedules", "_switch", "_blanks")
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
+
+    def _refuse_at_center(self, call: str) -> None:
+        if self.param_groups[0]["at_center"]:
+            raise RuntimeError(
+                f"{call} while the parameters are at the centre: leave at_center(), or call optimizer.train(), first"
+            )

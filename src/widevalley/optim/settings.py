@@ -1,0 +1,106 @@
+"""What a group of a nested optimizer holds, its defaults, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from widevalley.validation import flag, integer, pair_of_betas, real
+
+# Defaults with which a newcomer passes only the parameters and the learning rate that SGD had.
+# First guesses, to be settled by measurement.
+INNER_STEPS = 20
+GAMMA = 1e-2
+ALPHA = 0.25
+TEMPERATURE = 0.0
+RESTART = False
+
+# One value for the whole optimizer, repeated in each group; a group that differs is refused.
+WHOLE = ("inner_steps", "rho", "seed")
+
+# What a checkpoint needs beside tensors. ``inner_updates`` counts inner steps, for the noise; ``outer_updates`` is t.
+COUNTERS = {"cycle_position": 0, "inner_updates": 0, "outer_updates": 0, "at_center": False}
+
+
+def check_group(group: dict[str, Any]) -> None:
+    """Refuses wrong types and values among the settings that a group holds.
+
+    Raises:
+        TypeError, ValueError: naming the argument, the value and the remedy.
+    """
+    for name, check in _CHECKS.items():
+        if name in group:
+            check(name, group[name])
+    if group.get("nesterov") and "outer_momentum" in group and not (group["momentum"] or group["outer_momentum"]):
+        raise ValueError(
+            f"nesterov={group['nesterov']!r} needs momentum > 0 or outer_momentum > 0, but both are 0: give one, or "
+            "nesterov=False"
+        )
+
+
+def check_movable(group: dict[str, Any]) -> None:
+    """Refuses settings with which the centre can never move."""
+    gamma, pull, rho = group["gamma"], group["pull"], group["rho"]
+    if rho == 0 and (pull == 0 or (pull is None and not callable(gamma) and gamma == 0)):
+        raise ValueError(
+            f"gamma={gamma!r} with pull={pull!r} and rho={rho!r} never moves the centre: give pull=1.0 (x ← x − "
+            f"η(x − μ)), "
+            "or gamma > 0, or rho > 0"
+        )
+
+
+def _nonnegative(name: str, value: Any) -> None:
+    real(name, value, minimum=0.0)
+
+
+def _momentum(name: str, value: Any) -> None:
+    real(name, value, minimum=0.0, below=1.0)
+
+
+def _alpha(name: str, value: Any) -> None:
+    real(name, value, above=0.0, maximum=1.0)
+
+
+def _gamma(name: str, value: Any) -> None:
+    if not callable(value):
+        real(name, value, minimum=0.0)
+
+
+def _outer_lr(name: str, value: Any) -> None:
+    # A schedule may reach 0; a constant 0 would never move.
+    if value is not None and not callable(value):
+        real(name, value, above=0.0)
+
+
+def _pull(name: str, value: Any) -> None:
+    if value is not None:
+        real(name, value, minimum=0.0)
+
+
+def _inner_steps(name: str, value: Any) -> None:
+    integer(name, value, minimum=1)
+
+
+def _seed(name: str, value: Any) -> None:
+    integer(name, value, minimum=0)
+
+
+_CHECKS = {
+    "lr": _nonnegative,
+    "momentum": _momentum,
+    "nesterov": flag,
+    "betas": pair_of_betas,
+    "outer_betas": pair_of_betas,
+    "eps": _nonnegative,
+    "weight_decay": _nonnegative,
+    "restart": flag,
+    "decoupled_pull": flag,
+    "outer_lr": _outer_lr,
+    "outer_momentum": _momentum,
+    "inner_steps": _inner_steps,
+    "gamma": _gamma,
+    "rho": _nonnegative,
+    "alpha": _alpha,
+    "pull": _pull,
+    "temperature": _nonnegative,
+    "seed": _seed,
+}
