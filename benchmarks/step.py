@@ -64,9 +64,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(1)
     inputs, targets = torch.randn(arguments.batch, 784), torch.randint(0, 10, (arguments.batch,))
-    print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads, batch {arguments.batch}, {arguments.pairs} pairs"
-    )
+    threads, batch, count = torch.get_num_threads(), arguments.batch, arguments.pairs
+    print(f"torch {torch.__version__}, {threads} threads, batch {batch}, {count} pairs each")
     print(f"{'':36}  ms (SGD)  ms      ratio  (quartiles)")
     for name, make in CONTENDERS.items():
         rival, contender = (Contender(each, inputs, targets) for each in (CONTENDERS["SGD(fused=True), again"], make))

@@ -5,6 +5,7 @@ What the paper writes without a symbol of its own (the pull c, the temperature T
 carries the name that the public arguments have.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -93,14 +94,15 @@ def algorithm_1(
     blocks: Sequence[Block],
     gradient: Callable[[Sequence[Tensor], int], Sequence[Tensor]],
     *,
-    L: Number,  # noqa: N803
+    L: Number,
     rho: Number = 0.0,
-    noise: Callable[[int], Sequence[Tensor]] | None = None,
+    noise: Callable[[int, int], Tensor] | None = None,
 ) -> Iterator[Seen]:
     """Algorithm 1 again and again; one record after every gradient.
 
-    ``gradient(weights, k)`` is ∇f of minibatch k at the weights, k = 0, 1, … over both loops; ``noise(s)`` are
-    the standard normal tensors of inner step s = 0, 1, … over all cycles. L and ρ may be functions of t.
+    ``gradient(weights, k)`` is ∇f of minibatch k at the weights, k = 0, 1, … over both loops; ``noise(s, i)``
+    is the standard normal tensor of block i at inner step s = 0, 1, … over all cycles. L and ρ may be functions
+    of t.
     """
     x = [block.x.clone() for block in blocks]
     inner = [new_inner(block) for block in blocks]
@@ -120,13 +122,11 @@ def algorithm_1(
                 gamma = at(block.gamma, t)
                 df_i = df[i] + block.weight_decay * x_prime[i]
                 pulled = -gamma * (x[i] - x_prime[i])
-                if block.decoupled_pull:
-                    step = inner[i].direction(df_i) + pulled
-                else:
-                    step = inner[i].direction(df_i + pulled)  # 4
+                within, beside = (0.0, pulled) if block.decoupled_pull else (pulled, 0.0)
+                step = inner[i].direction(df_i + within) + beside  # 4
                 x_prime[i] = x_prime[i] - eta_prime * step  # 5
                 if block.temperature > 0:
-                    x_prime[i] = x_prime[i] + math.sqrt(2 * eta_prime * block.temperature) * noise(s)[i]  # 5
+                    x_prime[i] = x_prime[i] + math.sqrt(2 * eta_prime * block.temperature) * noise(s, i)  # 5
                 mu[i] = (1 - block.alpha) * mu[i] + block.alpha * x_prime[i]  # 6
             k += 1
             s += 1
@@ -152,11 +152,17 @@ def network() -> list[Tensor]:
     return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
 
 
-def network_gradient(weights: Sequence[Tensor], k: int) -> list[Tensor]:
-    """∇f of the network on minibatch k: 6 samples that no other minibatch has."""
+@functools.cache
+def minibatch(k: int) -> tuple[Tensor, Tensor]:
+    """6 samples that no other minibatch has."""
     generator = torch.Generator().manual_seed(1000 + k)
     inputs = torch.randn(6, 4, generator=generator, dtype=torch.float64)
-    targets = torch.randint(3, (6,), generator=generator)
+    return inputs, torch.randint(3, (6,), generator=generator)
+
+
+def network_gradient(weights: Sequence[Tensor], k: int) -> list[Tensor]:
+    """∇f of the network on minibatch k."""
+    inputs, targets = minibatch(k)
     w1, b1, w2, b2 = leaves = [w.detach().clone().requires_grad_() for w in weights]
     logits = (inputs @ w1.T + b1).tanh() @ w2.T + b2
     return list(torch.autograd.grad(torch.nn.functional.cross_entropy(logits, targets), leaves))

@@ -27,9 +27,7 @@ def side(settings: dict[str, Any], which: str) -> dict[str, Any]:
 
 
 def the_same_noise(parameters: list[nn.Parameter]):
-    return lambda s: [
-        library_noise.gaussian(p, seed=SEED, step=s, index=i) for i, p in enumerate(parameters)
-    ]
+    return lambda s, i: library_noise.gaussian(parameters[i], seed=SEED, step=s, index=i)
 
 
 def two_groups(first: dict[str, Any], second: dict[str, Any]) -> tuple[list[dict], list[Block]]:
@@ -46,12 +44,18 @@ def parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
-def values(tensors: list[Tensor]) -> list[Tensor]:
-    return [t.detach().clone() for t in tensors]
+def flat(tensors: list[Tensor]) -> Tensor:
+    """A copy of all numbers in one vector: one comparison in place of four."""
+    return torch.cat([t.detach().reshape(-1) for t in tensors])
 
 
 def assert_equal_to_algorithm_1(
-    optimizer: NestedOptimizer, blocks: list[Block], *, L: int, rho: float, cycles: int  # noqa: N803
+    optimizer: NestedOptimizer,
+    blocks: list[Block],
+    *,
+    L: int,
+    rho: float,
+    cycles: int,
 ) -> None:
     parameters = parameters_of(optimizer)
     seen = algorithm_1(blocks, network_gradient, L=L, rho=rho, noise=the_same_noise(parameters))
@@ -59,15 +63,15 @@ def assert_equal_to_algorithm_1(
     for k in range(cycles * optimizer.cycle_length):
         take_gradient(optimizer, network_gradient, k)
         expected = next(seen)
-        torch.testing.assert_close(values(parameters), expected.parameters, **TOLERANCE)
-        before = values(parameters)
+        torch.testing.assert_close(flat(parameters), flat(expected.parameters), **TOLERANCE)
+        before = flat(parameters)
         with optimizer.at_center():
-            torch.testing.assert_close(values(parameters), expected.x, **TOLERANCE)
-        torch.testing.assert_close(values(parameters), before, rtol=0, atol=0)
+            torch.testing.assert_close(flat(parameters), flat(expected.x), **TOLERANCE)
+        assert torch.equal(flat(parameters), before)
         assert optimizer.cycle_position == (k + 1) % optimizer.cycle_length
         if optimizer.cycle_position > 0:
-            mu = [optimizer.state[p]["average"] for p in parameters]
-            torch.testing.assert_close(mu, expected.mu, **TOLERANCE)
+            mu = flat([optimizer.state[p]["average"] for p in parameters])
+            torch.testing.assert_close(mu, flat(expected.mu), **TOLERANCE)
     assert optimizer.outer_updates == cycles
 
 
@@ -89,9 +93,7 @@ def drawn(rng: random.Random, family: str) -> dict[str, Any]:
     if family == "sgd":
         settings["momentum"] = rng.choice([0.0, 0.5, 0.9])
         settings["outer_momentum"] = rng.choice([0.0, 0.7])
-        settings["nesterov"] = rng.random() < 0.5 and (
-            settings["momentum"] > 0 or settings["outer_momentum"] > 0
-        )
+        settings["nesterov"] = rng.random() < 0.5 and (settings["momentum"] > 0 or settings["outer_momentum"] > 0)
     else:
         settings["betas"] = rng.choice([(0.9, 0.999), (0.5, 0.8)])
         settings["outer_betas"] = rng.choice([(0.9, 0.999), (0.6, 0.7)])
@@ -102,11 +104,11 @@ def drawn(rng: random.Random, family: str) -> dict[str, Any]:
     return settings
 
 
-@pytest.mark.parametrize("draw", range(12))
+@pytest.mark.parametrize("draw", range(8))
 @pytest.mark.parametrize("rho", [0.0, 0.3])
 @pytest.mark.parametrize(("L", "cycles"), [(1, 6), (3, 5), (5, 4), (20, 3)])
 @pytest.mark.parametrize("family", ["sgd", "adam"])
-def test_two_groups_with_settings_drawn_from_the_grid(family, L, cycles, rho, draw):  # noqa: N803
+def test_two_groups_with_settings_drawn_from_the_grid(family, L, cycles, rho, draw):
     rng = random.Random(f"{family} {L} {rho} {draw}")
     groups, blocks = two_groups(drawn(rng, family), drawn(rng, family))
     optimizer_class = EntropySGD if family == "sgd" else EntropyAdam
@@ -137,7 +139,7 @@ named = {
 @pytest.mark.parametrize("rho", [0.0, 0.3])
 @pytest.mark.parametrize("L", [1, 4])
 @pytest.mark.parametrize("name", named)
-def test_one_setting_at_a_time(name, L, rho):  # noqa: N803
+def test_one_setting_at_a_time(name, L, rho):
     settings = plain | named[name]
     weights = network()
     parameters = [nn.Parameter(w.clone()) for w in weights]
@@ -186,7 +188,7 @@ def test_a_scheduler_that_moves_lr_at_every_gradient_is_obeyed(family, rho):
     for k in range(4 * optimizer.cycle_length):
         take_gradient(optimizer, network_gradient, k)
         scheduler.step()
-        torch.testing.assert_close(values(parameters), next(seen).parameters, **TOLERANCE)
+        torch.testing.assert_close(flat(parameters), flat(next(seen).parameters), **TOLERANCE)
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.3])
@@ -216,7 +218,7 @@ def test_a_cycle_closed_early_is_a_cycle_of_fewer_steps_without_rho(rho):
         take_gradient(optimizer, network_gradient, k)
         if k + 1 == optimizer.cycle_length + 2:
             optimizer.close_cycle()
-        torch.testing.assert_close(values(parameters), next(seen).parameters, **TOLERANCE)
+        torch.testing.assert_close(flat(parameters), flat(next(seen).parameters), **TOLERANCE)
     assert optimizer.outer_updates == 4
 
 
@@ -248,11 +250,11 @@ def nested_of(inner_class, outer_class, groups: list[dict], **settings) -> Neste
     return NestedOptimizer(inner_class(inner_groups, lr=123.0), outer, **settings)
 
 
-@pytest.mark.parametrize("draw", range(6))
+@pytest.mark.parametrize("draw", range(4))
 @pytest.mark.parametrize(("L", "cycles"), [(1, 6), (3, 5), (20, 3)])
 @pytest.mark.parametrize("rho", [0.0, 0.3])
 @pytest.mark.parametrize("family", ["sgd", "adam"])
-def test_nested_optimizer_of_torchs_own_optimizers(family, L, cycles, rho, draw):  # noqa: N803
+def test_nested_optimizer_of_torchs_own_optimizers(family, L, cycles, rho, draw):
     """Equal to the oracle; and, unless weight decay meets ρ, to EntropySGD and EntropyAdam.
 
     NestedOptimizer knows nothing of the decay that its inner optimizer does, so line 8 is without it.
@@ -280,9 +282,7 @@ def test_nested_optimizer_of_torchs_own_optimizers(family, L, cycles, rho, draw)
     for k in range(cycles * nested.cycle_length):
         take_gradient(nested, network_gradient, k)
         take_gradient(entropy, network_gradient, k)
-        torch.testing.assert_close(
-            values(parameters_of(entropy)), values(parameters_of(nested)), rtol=1e-12, atol=1e-14
-        )
+        torch.testing.assert_close(flat(parameters_of(entropy)), flat(parameters_of(nested)), rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.3])
@@ -308,9 +308,7 @@ def test_nested_optimizer_without_an_outer_optimizer(outer_lr, rho):
 def by_hand(**settings) -> tuple[list[float], list[float]]:
     """x and μ over one cycle of L = 3 on f(x) = x²/2 from x = 256, η′ = γ = ½, α = ¾, η = ½."""
     p = nn.Parameter(torch.tensor([256.0], dtype=torch.float64))
-    optimizer = EntropySGD(
-        [p], 0.5, gamma=0.5, alpha=0.75, outer_lr=0.5, inner_steps=3, temperature=0.0, **settings
-    )
+    optimizer = EntropySGD([p], 0.5, gamma=0.5, alpha=0.75, outer_lr=0.5, inner_steps=3, temperature=0.0, **settings)
     x_prime, mu = [], []
     for _ in range(optimizer.cycle_length):
         p.grad = p.detach().clone()

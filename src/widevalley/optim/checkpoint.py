@@ -63,7 +63,8 @@ def load(
     sizes, saved_sizes = ([len(group["params"]) for group in each] for each in (groups, saved_groups))
     if sizes != saved_sizes:
         raise ValueError(
-            f"the saved groups have {saved_sizes} parameters, the optimizer's {sizes}: build the optimizer over "
+            f"the saved parameter groups have {saved_sizes} parameters, the optimizer's {sizes}: build the "
+            f"optimizer over "
             f"the same "
             "parameters in the same groups before loading"
         )
@@ -86,7 +87,7 @@ def load(
             raise ValueError(
                 "the checkpoint was taken at the centre, but x' is not in what was loaded: call "
                 "optimizer.eval() on the "
-                "fresh optimizer before torch.distributed.checkpoint asks it what to read, and train() afterwards"
+                "fresh optimizer before torch.distributed.checkpoint asks it what to read"
             )
     outer_groups = outer.param_groups if outer is not None else [{} for _ in groups]
     for group, outer_group, saved_group in zip(groups, outer_groups, saved_groups, strict=True):

@@ -83,6 +83,18 @@ class EntropySGD(NestedOptimizer):
             alpha=alpha, pull=pull, temperature=temperature, seed=seed, check_finite=check_finite,
         )  # fmt: skip
 
+    def _adopt(self, group: dict[str, Any]) -> None:
+        check_group(group)
+        super()._adopt(group)
+        if group["momentum"]:
+            # A zero buffer is as good as none, and torch's fused SGD fails where a first gradient comes late.
+            for p in group["params"]:
+                self.state[p]["inner"]["momentum_buffer"] = torch.zeros_like(p)
+
+    def _renew(self, inner_state: dict[str, Any]) -> None:
+        for buffer in inner_state.values():
+            buffer.zero_()
+
     def _outer_settings(self, group: dict[str, Any]) -> dict[str, Any]:
         momentum = group["outer_momentum"]
         return {"lr": group["outer_lr"], "momentum": momentum, "nesterov": group["nesterov"] and momentum > 0}
@@ -142,6 +154,10 @@ class EntropyAdam(NestedOptimizer):
             rho=rho,
             alpha=alpha, pull=pull, temperature=temperature, seed=seed, check_finite=check_finite,
         )  # fmt: skip
+
+    def _adopt(self, group: dict[str, Any]) -> None:
+        check_group(group)
+        super()._adopt(group)
 
     def _outer_settings(self, group: dict[str, Any]) -> dict[str, Any]:
         taken = min(max(group["cycle_position"], 1), group["inner_steps"])

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from widevalley.optim import checkpoint, kernels, noise
 from widevalley.optim import settings as default
 from widevalley.optim.refusals import has_gradients, refuse_inner
-from widevalley.optim.settings import COUNTERS, WHOLE, check_group, check_movable
+from widevalley.optim.settings import COUNTERS, OWN, WHOLE, check_group, check_movable, key_of, own
 from widevalley.optim.switch import CenterSwitch
 
 Schedule = Callable[[int], float]
@@ -48,8 +48,10 @@ class NestedOptimizer(Optimizer):
     Args:
         inner: an optimizer over the model's parameters. Its ``param_groups`` become this optimizer's own (the same
             list), so its schedulers go on working; every argument below may be given in a group, except
-            ``inner_steps``, ``rho`` and ``seed``, which are one for the whole optimizer. From now on it belongs to
-            the nested optimizer: neither step it nor load into it.
+            ``inner_steps``, ``rho`` and ``seed``, which are one for the whole optimizer. Where the inner optimizer
+            has a setting of the same name (RMSprop's ``alpha``, Adadelta's ``rho``), the groups hold ours as
+            ``nested_alpha``, ``nested_rho``. From now on it belongs to the nested optimizer: neither step it nor load
+            into it.
         outer: a function from ``[{"params": centres, …}, …]`` (in the order of the groups) to an optimizer, such as
             ``lambda groups: torch.optim.SGD(groups, lr=0.7, momentum=0.9, nesterov=True)``. None: x ← x − η c(x − μ).
         restart: True: the inner optimizer's state is as new at each cycle. False keeps momenta and step counts.
@@ -111,6 +113,7 @@ class NestedOptimizer(Optimizer):
         self._schedules: list[dict[str, Schedule]] = []
         self._switch = CenterSwitch()
         self._blanks: dict[str, dict[Tensor, dict[str, Any]]] = {}
+        settings = {key_of(name, inner): value for name, value in settings.items()}
         super().__init__(inner.param_groups, {**inner.defaults, **settings, **COUNTERS})
         self.param_groups = inner.param_groups
         if outer is not None:
@@ -123,7 +126,7 @@ class NestedOptimizer(Optimizer):
     def cycle_length(self) -> int:
         """Gradients a cycle: L, or L + 1 with ρ > 0."""
         group = self.param_groups[0]
-        return int(group["inner_steps"]) + (1 if group["rho"] > 0 else 0)
+        return int(own(group, "inner_steps")) + (1 if own(group, "rho") > 0 else 0)
 
     @property
     def cycle_position(self) -> int:
@@ -156,12 +159,12 @@ class NestedOptimizer(Optimizer):
         position = self.cycle_position
         if position == 0:
             self._open_cycle()
-        if position < self.param_groups[0]["inner_steps"]:
+        if position < own(self.param_groups[0], "inner_steps"):
             self._inner_step()
             self._count(cycle_position=position + 1, inner_updates=self.param_groups[0]["inner_updates"] + 1)
             if self.cycle_position == self.cycle_length:
                 self._close_cycle(with_rho=False)
-            elif self.cycle_position == self.param_groups[0]["inner_steps"]:
+            elif self.cycle_position == own(self.param_groups[0], "inner_steps"):
                 for _, p, state in self._writable():
                     p.copy_(state["center"])
         else:
@@ -175,6 +178,10 @@ class NestedOptimizer(Optimizer):
         self._switch.confirm()
         if self.cycle_position > 0:
             self._close_cycle(with_rho=False)
+
+    def _renew(self, inner_state: dict[str, Any]) -> None:
+        """Makes the inner optimizer's state of one parameter as new: it fills an empty one at its next step."""
+        inner_state.clear()
 
     def _open_cycle(self) -> None:
         params = [p for group in self.param_groups for p in group["params"]]
@@ -191,8 +198,9 @@ class NestedOptimizer(Optimizer):
         try:
             for group, params in zip(self.param_groups, with_grad, strict=True):
                 centers = [self.state[p]["center"] for p in params]
-                lr, gamma, decoupled = float(group["lr"]), group["gamma"], group["decoupled_pull"]
-                scales.append(noise.displacement(lr, group["temperature"]))
+                gamma, decoupled, temperature = (own(group, n) for n in ("gamma", "decoupled_pull", "temperature"))
+                lr = float(group["lr"]) if decoupled or temperature else 0.0
+                scales.append(noise.displacement(lr, temperature))
                 beside.append(kernels.offsets(params, centers, lr * gamma) if decoupled and gamma else [])
                 grads = kernels.pulled(params, centers, [p.grad for p in params], 0.0 if decoupled else gamma)
                 for p, g in zip(params, grads, strict=True):
@@ -208,21 +216,21 @@ class NestedOptimizer(Optimizer):
                 kernels.subtract_(params, pulls)
             for p in group["params"]:
                 if scale and p.grad is not None:
-                    noise.add_gaussian_(p, scale, seed=group["seed"], step=count, index=index)
+                    noise.add_gaussian_(p, scale, seed=own(group, "seed"), step=count, index=index)
                 index += 1
             if params:
-                kernels.average_([self.state[p]["average"] for p in params], params, group["alpha"])
+                kernels.average_([self.state[p]["average"] for p in params], params, own(group, "alpha"))
 
     def _close_cycle(self, with_rho: bool) -> None:
         for group, p, state in self._writable():
             x, mu = state["center"], state["average"]
-            c = group["gamma"] if group["pull"] is None else group["pull"]
+            c = own(group, "gamma") if own(group, "pull") is None else own(group, "pull")
             rho_grad = None
             if with_rho and p.grad is not None:
                 decay = group["weight_decay"] if self._decay_at_center else 0.0
-                rho_grad = torch.add(p.grad.to(x.dtype), x, alpha=decay).mul_(group["rho"])
+                rho_grad = torch.add(p.grad.to(x.dtype), x, alpha=decay).mul_(own(group, "rho"))
             if self.outer is None:
-                eta = 1.0 if group["outer_lr"] is None else float(group["outer_lr"])
+                eta = 1.0 if own(group, "outer_lr") is None else float(own(group, "outer_lr"))
                 # lerp_ is exact at weight 1: with η c = 1 the centre is μ to the last bit.
                 x.lerp_(mu, eta * c)
                 if rho_grad is not None:
@@ -237,8 +245,8 @@ class NestedOptimizer(Optimizer):
             self.outer.zero_grad()
         for group, p, state in self._writable():
             p.copy_(state["center"])
-            if group["restart"]:
-                state["inner"].clear()
+            if own(group, "restart"):
+                self._renew(state["inner"])
         for state in self.state.values():
             state["average"].copy_(state["center"])
         self._count(cycle_position=0, outer_updates=self.outer_updates + 1)
@@ -271,7 +279,9 @@ class NestedOptimizer(Optimizer):
         self._move()
         self._switch.restore()
 
+    @torch.no_grad()
     def _move(self) -> None:
+        """Brings the parameters to where the switch says they belong."""
         if self._switch.at_center == self.param_groups[0]["at_center"]:
             return
         self._adopt_new_groups()
@@ -308,23 +318,25 @@ class NestedOptimizer(Optimizer):
             self._adopt(group)
 
     def _adopt(self, group: dict[str, Any]) -> None:
-        check_group(group)
-        check_movable(group)
+        settings = {name: own(group, name) for name in OWN}
+        check_group(settings)
+        check_movable(settings)
         first = self.param_groups[0] if self.param_groups else group
         for name in WHOLE:
-            if group[name] != first[name]:
+            if own(group, name) != own(first, name):
                 raise ValueError(
-                    f"{name}={group[name]!r} in one group but {first[name]!r} in another: it is one for the whole "
+                    f"{name}={own(group, name)!r} in one group but {own(first, name)!r} in another: it is one "
+                    f"for the whole "
                     "optimizer, so give it to the constructor alone"
                 )
-        if group["restart"] and any(self.inner.state.get(p) for p in group["params"]):
+        if own(group, "restart") and any(self.inner.state.get(p) for p in group["params"]):
             raise ValueError(
                 f"restart={group['restart']!r} needs an inner optimizer without state, but "
                 f"{type(self.inner).__name__} has "
                 "some already: give a new one of a kind that creates its state at the first step, or restart=False"
             )
         group.update({name: first[name] for name in COUNTERS})
-        self._schedules.append({name: group[name] for name in ("gamma", "outer_lr") if callable(group[name])})
+        self._schedules.append({name: own(group, name) for name in ("gamma", "outer_lr") if callable(own(group, name))})
         for p in group["params"]:
             x = p.detach().to(torch.float32 if p.dtype in (torch.bfloat16, torch.float16) else p.dtype, copy=True)
             self.state[p] = {"center": x, "average": x.clone(), "inner": self.inner.state[p]}
@@ -338,15 +350,16 @@ class NestedOptimizer(Optimizer):
         """Writes the present values of functions into the groups, as LambdaLR does with ``lr``."""
         for group, functions in zip(self.param_groups or [], self._schedules, strict=False):
             for name, function in functions.items():
-                group[name] = function(group["outer_updates"])
-                check_group({name: group[name]})
+                value = function(group["outer_updates"])
+                check_group({name: value})
+                group[key_of(name, self.inner)] = value
 
     def _outer_group(self, group: dict[str, Any]) -> dict[str, Any]:
         return {"params": [self.state[p]["center"] for p in group["params"]], **self._outer_settings(group)}
 
     def _outer_settings(self, group: dict[str, Any]) -> dict[str, Any]:
         """What the outer optimizer's group takes from the inner's at each update."""
-        return {} if group["outer_lr"] is None else {"lr": group["outer_lr"]}
+        return {} if own(group, "outer_lr") is None else {"lr": own(group, "outer_lr")}
 
     def _link_outer(self) -> None:
         assert self.outer is not None
@@ -386,8 +399,8 @@ class NestedOptimizer(Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues from a checkpoint, bit for bit; the constructor's functions for γ and η stay.
 
-        Load the model first. A checkpoint taken at the centre puts x′ back into the parameters and is in train mode;
-        if this optimizer is in ``eval()``, it stays at the centre instead.
+        Load the model first. Afterwards the optimizer is in train mode; of a checkpoint taken at the centre, x′ is put
+        back into the parameters.
 
         Raises:
             ValueError: the groups do not match, or the dictionary is not a nested optimizer's.
@@ -399,7 +412,7 @@ class NestedOptimizer(Optimizer):
             state_dict = hook(self, state_dict) or state_dict
         samples = checkpoint.load(state_dict, self.param_groups, self.state, self.outer)
         self._switch.place(samples, self.state)
-        self._count(at_center=self._switch.at_center)
+        self._count(at_center=False)
         self._apply_schedules()
         for post_hook in self._optimizer_load_state_dict_post_hooks.values():
             post_hook(self)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch.optim import Optimizer
+
 from widevalley.validation import flag, integer, pair_of_betas, real
 
 # Defaults with which a newcomer passes only the parameters and the learning rate that SGD had.
@@ -14,11 +16,27 @@ ALPHA = 0.25
 TEMPERATURE = 0.0
 RESTART = False
 
+# What a nested optimizer adds to the groups of its inner optimizer.
+OWN = (
+    "inner_steps", "gamma", "rho", "alpha", "pull", "temperature", "restart", "decoupled_pull", "outer_lr", "seed",
+)  # fmt: skip
+
 # One value for the whole optimizer, repeated in each group; a group that differs is refused.
 WHOLE = ("inner_steps", "rho", "seed")
 
 # What a checkpoint needs beside tensors. ``inner_updates`` counts inner steps, for the noise; ``outer_updates`` is t.
 COUNTERS = {"cycle_position": 0, "inner_updates": 0, "outer_updates": 0, "at_center": False}
+
+
+def key_of(name: str, inner: Optimizer) -> str:
+    """The key of our setting in a group: ``name``, unless the inner optimizer has one of that name itself."""
+    return f"nested_{name}" if name in inner.defaults else name
+
+
+def own(group: dict[str, Any], name: str) -> Any:
+    """Our setting of that name, not the inner optimizer's."""
+    key = f"nested_{name}"
+    return group[key] if key in group else group[name]
 
 
 def check_group(group: dict[str, Any]) -> None:

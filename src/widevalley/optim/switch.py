@@ -41,20 +41,13 @@ class CenterSwitch:
                 if "sample" in state:
                     p.copy_(state.pop("sample"))
 
-    @torch.no_grad()
     def place(self, samples: dict[Tensor, Tensor], state: dict[Tensor, State]) -> None:
-        """After loading: x′ of a checkpoint taken at the centre, if there are any, goes where it belongs."""
+        """After loading: in train mode, with x′ of a checkpoint taken at the centre, if it was, in the parameters."""
         for each in state.values():
             each.pop("sample", None)
-        self.unconfirmed = {}
-        if samples and self.evaluating:
-            for p, sample in samples.items():
-                state[p]["sample"] = sample
-                p.copy_(state[p]["center"])
-        else:
-            self.evaluating = False
-            self.unconfirmed = samples
-            self.restore()
+        self.evaluating = False
+        self.unconfirmed = samples
+        self.restore()
 
     @torch.no_grad()
     def restore(self) -> None:
