@@ -41,9 +41,7 @@ def loss(model: nn.Module, call: int) -> Tensor:
     return (model(inputs, call >= LATE) - targets).square().mean()
 
 
-def train(
-    model: nn.Module, optimizer: torch.optim.Optimizer, calls: Iterable[int], scheduler: Any = None
-) -> None:
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, calls: Iterable[int], scheduler: Any = None) -> None:
     for call in calls:
         optimizer.zero_grad()
         loss(model, call).backward()
@@ -87,9 +85,7 @@ def entropy_adam(parameters: Any, **changes: Any) -> EntropyAdam:
     return EntropyAdam(parameters, 0.01, **settings)
 
 
-def nested(
-    make_inner: Callable[[Any], torch.optim.Optimizer], **fixed: Any
-) -> Callable[..., NestedOptimizer]:
+def nested(make_inner: Callable[[Any], torch.optim.Optimizer], **fixed: Any) -> Callable[..., NestedOptimizer]:
     def build(parameters: Any, **changes: Any) -> NestedOptimizer:
         return NestedOptimizer(make_inner(parameters), **(LIVELY | fixed | changes))
 
@@ -98,9 +94,7 @@ def nested(
 
 OPTIMIZERS: dict[str, Callable[..., NestedOptimizer]] = {
     "sgd": entropy_sgd,
-    "sgd, restart": lambda p, **changes: entropy_sgd(
-        p, **({"restart": True, "decoupled_pull": True} | changes)
-    ),
+    "sgd, restart": lambda p, **changes: entropy_sgd(p, **({"restart": True, "decoupled_pull": True} | changes)),
     "sgd, outer momentum": lambda p, **changes: entropy_sgd(p, **({"outer_momentum": 0.5} | changes)),
     "adam": entropy_adam,
     "adam, restart": lambda p, **changes: entropy_adam(p, **({"restart": True, "outer_lr": None} | changes)),

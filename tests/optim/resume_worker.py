@@ -33,14 +33,8 @@ class Case(NamedTuple):
 
 CASES = [
     *(Case(optimizer, 0.0, "float32") for optimizer in OPTIMIZERS),
-    *(
-        Case(optimizer, 0.1, "float32")
-        for optimizer in ("sgd, outer momentum", "adam", "nested adamw, adam outside")
-    ),
-    *(
-        Case(optimizer, 0.1, "bfloat16")
-        for optimizer in ("sgd", "sgd, outer momentum", "adam", "nested adamw")
-    ),
+    *(Case(optimizer, 0.1, "float32") for optimizer in ("sgd, outer momentum", "adam", "nested adamw, adam outside")),
+    *(Case(optimizer, 0.1, "bfloat16") for optimizer in ("sgd", "sgd, outer momentum", "adam", "nested adamw")),
 ]
 BY_NAME = {case.name: case for case in CASES}
 

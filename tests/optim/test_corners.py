@@ -20,6 +20,9 @@ inner_optimizers = {
     "AdamW": lambda p: AdamW(p, lr=0.02, weight_decay=0.3),
     "RMSprop": lambda p: RMSprop(p, lr=0.01),
     "RMSprop, centred, momentum": lambda p: RMSprop(p, lr=0.01, centered=True, momentum=0.8),
+    # Those with settings of their own that are called alpha, as RMSprop's is, or rho.
+    "ASGD": lambda p: torch.optim.ASGD(p, lr=0.05),
+    "Adadelta": lambda p: torch.optim.Adadelta(p, lr=0.5),
 }
 corner = {"restart": False, "decoupled_pull": False, "gamma": 0.0, "alpha": 1.0, "temperature": 0.0}
 

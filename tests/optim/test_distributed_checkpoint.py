@@ -22,9 +22,7 @@ def load(path: Path, model: Network, optimizer: Any, options: StateDictOptions |
     """As torch's own recipe has it: the present state is the template that is filled from the files."""
     model_state, optimizer_state = get_state_dict(model, optimizer, options=options)
     dcp.load({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=path, no_dist=True)
-    set_state_dict(
-        model, optimizer, model_state_dict=model_state, optim_state_dict=optimizer_state, options=options
-    )
+    set_state_dict(model, optimizer, model_state_dict=model_state, optim_state_dict=optimizer_state, options=options)
 
 
 def start(name: str, seed: int, rho: float, dtype: str = "float32") -> tuple[Network, Any]:

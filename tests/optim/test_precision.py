@@ -32,7 +32,7 @@ def test_centers_are_at_least_float32(dtype: torch.dtype, center: torch.dtype) -
 
 
 def test_half_precision_parameters_do_not_stall_the_center() -> None:
-    """Steps of the centre far below bfloat16's 2⁻⁸ add up: 400 of them move it by 1, and the parameters follow."""
+    """Steps of the centre far below bfloat16's spacing add up: 400 of them move it by 1."""
     p = nn.Parameter(torch.full((3,), 8.0, dtype=torch.bfloat16))
     optimizer = EntropySGD([p], 0.25, inner_steps=1, gamma=0.0, alpha=1.0, outer_lr=0.01, temperature=0.0)
     for _ in range(400):
@@ -118,7 +118,7 @@ def test_backwards_are_not_counted(name: str) -> None:
 
 @pytest.mark.parametrize("rho", [0.0, 0.3])
 def test_clipping_acts_on_the_loss_gradient_alone(rho: float) -> None:
-    """Equal to Algorithm 1 with the clipped gradient in its line 3; γ's pull and the decay are added after it."""
+    """Equal to Algorithm 1 with the clipped gradient in its line 3; γ's pull and the decay come after."""
     p = nn.Parameter(torch.tensor([3.0, -2.0], dtype=torch.float64))
     hessian = torch.tensor([4.0, 1.0], dtype=torch.float64)
     settings: dict[str, Any] = {
@@ -161,9 +161,7 @@ def test_a_compiled_model(backend: str) -> None:
     torch.testing.assert_close(model.state_dict(), plain.state_dict())
     centers = center_state_dict(compiled, optimizer)
     assert centers.keys() == compiled.state_dict().keys()
-    torch.testing.assert_close(
-        list(centers.values()), list(center_state_dict(plain, plain_optimizer).values())
-    )
+    torch.testing.assert_close(list(centers.values()), list(center_state_dict(plain, plain_optimizer).values()))
 
 
 @pytest.mark.parametrize("decay", [None, 0.8])

@@ -42,9 +42,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[Case, Any], dic
 
         model, optimizer, scheduler = build(case)
 
-        def save(
-            calls: int, place: str, case=case, number=number, parts=(model, optimizer, scheduler)
-        ) -> None:
+        def save(calls: int, place: str, case=case, number=number, parts=(model, optimizer, scheduler)) -> None:
             names = ("model", "optimizer", "scheduler")
             states = {name: part.state_dict() for name, part in zip(names, parts, strict=True)}
             path = folder / f"{number}-{calls}-{PLACES.index(place)}.pt"
@@ -265,13 +263,9 @@ def test_a_function_that_was_a_number_when_saved_is_used_after_loading() -> None
 
 def test_numbers_come_from_the_checkpoint() -> None:
     model, other = Network(0), Network(1)
-    optimizer = entropy_sgd(
-        model.parameters(), gamma=0.3, alpha=0.7, temperature=1e-3, outer_lr=0.5, momentum=0.8
-    )
+    optimizer = entropy_sgd(model.parameters(), gamma=0.3, alpha=0.7, temperature=1e-3, outer_lr=0.5, momentum=0.8)
     train(model, optimizer, range(4))
-    other_optimizer = entropy_sgd(
-        other.parameters(), gamma=0.2, alpha=0.4, temperature=0.0, outer_lr=1.0, seed=99
-    )
+    other_optimizer = entropy_sgd(other.parameters(), gamma=0.2, alpha=0.4, temperature=0.0, outer_lr=1.0, seed=99)
     other.load_state_dict(model.state_dict())
     other_optimizer.load_state_dict(optimizer.state_dict())
     for run in ((model, optimizer), (other, other_optimizer)):

@@ -147,9 +147,7 @@ def test_the_schedule_counts_gradients_not_cycles() -> None:
 
 def test_each_group_has_its_own_schedule() -> None:
     parameters = [weights(), weights()]
-    optimizer = EntropySGD(
-        [{"params": [parameters[0]]}, {"params": [parameters[1]], "lr": 0.01}], 0.1, **FIRST_CYCLE
-    )
+    optimizer = EntropySGD([{"params": [parameters[0]]}, {"params": [parameters[1]], "lr": 0.01}], 0.1, **FIRST_CYCLE)
     scheduler = ls.LambdaLR(optimizer, [lambda k: 1.0, lambda k: 1.0 + k])
     total = 0.0
     for call in range(4):
