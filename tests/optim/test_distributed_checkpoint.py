@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from lifecycle import INNER_STEPS, OPTIMIZERS, Network, assert_same, snapshot, train
+from lifecycle import INNER_STEPS, OPTIMIZERS, Network, assert_same, growing, snapshot, train
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+
+from widevalley import EntropyAdam, EntropySGD
 
 # One process, no process group: torch says so at each call.
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
@@ -81,15 +84,49 @@ def test_a_checkpoint_from_before_the_first_step(tmp_path: Path, name: str) -> N
     assert_same(snapshot(*resumed), snapshot(*unbroken))
 
 
+@pytest.mark.parametrize("option", ["flatten_optimizer_state_dict", "full_state_dict", "cpu_offload"])
 @pytest.mark.parametrize("name", ["sgd", "adam", "nested adamw, adam outside"])
-def test_the_flattened_form(tmp_path: Path, name: str) -> None:
-    options = StateDictOptions(flatten_optimizer_state_dict=True)
+def test_the_options_of_torchs_recipe(tmp_path: Path, name: str, option: str) -> None:
+    options = StateDictOptions(**{option: True})
     unbroken, resumed = start(name, 0, 0.0), start(name, 1, 0.0)
     train(*unbroken, range(11))
     save(tmp_path, *unbroken, options)
     load(tmp_path, *resumed, options)
     for run in (unbroken, resumed):
         train(*run, range(11, 20))
+    assert_same(snapshot(*resumed), snapshot(*unbroken))
+
+
+def test_in_a_process_group(tmp_path: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'rendezvous'}", rank=0, world_size=1)
+    try:
+        unbroken, resumed = start("adam", 0, 0.1), start("adam", 1, 0.1)
+        train(*unbroken, range(6))
+        save(tmp_path / "checkpoint", *unbroken)
+        load(tmp_path / "checkpoint", *resumed)
+    finally:
+        dist.destroy_process_group()
+    for run in (unbroken, resumed):
+        train(*run, range(6, 20))
+    assert_same(snapshot(*resumed), snapshot(*unbroken))
+
+
+@pytest.mark.parametrize("kind", [EntropySGD, EntropyAdam])
+def test_groups_and_a_frozen_parameter(tmp_path: Path, kind: Any) -> None:
+    """torch leaves what is frozen out of the checkpoint."""
+
+    def build(seed: int) -> tuple[Network, Any]:
+        model = Network(seed)
+        model.bias.requires_grad_(False)
+        groups = [{"params": [model.first, model.bias], "lr": 0.02}, {"params": [model.last, model.late], "alpha": 0.7}]
+        return model, kind(groups, 0.05, inner_steps=3, gamma=growing, temperature=1e-4)
+
+    unbroken, resumed = build(0), build(1)
+    train(*unbroken, range(10, 15))
+    save(tmp_path, *unbroken)
+    load(tmp_path, *resumed)
+    for run in (unbroken, resumed):
+        train(*run, range(15, 20))
     assert_same(snapshot(*resumed), snapshot(*unbroken))
 
 

@@ -148,6 +148,14 @@ def test_one_setting_at_a_time(name, L, rho):
     assert_equal_to_algorithm_1(optimizer, blocks, L=L, rho=rho, cycles=5)
 
 
+@pytest.mark.parametrize("setting", [{"outer_momentum": 0.8}, {"outer_lr": 0.3}, {"momentum": 0.9, "nesterov": True}])
+def test_group_added_later_is_obeyed_as_one_given_at_once(setting):
+    groups, blocks = two_groups(plain, plain | setting)
+    optimizer = EntropySGD(groups[:1], lr=123.0, inner_steps=3, seed=SEED)
+    optimizer.add_param_group(groups[1])
+    assert_equal_to_algorithm_1(optimizer, blocks, L=3, rho=0.0, cycles=4)
+
+
 @pytest.mark.parametrize("restart", [False, True])
 @pytest.mark.parametrize("rho", [0.0, 0.3])
 def test_adam_with_its_own_outer_step_moves_lr_times_inner_steps(rho, restart):

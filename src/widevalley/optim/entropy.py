@@ -75,13 +75,13 @@ class EntropySGD(NestedOptimizer):
         groups = _groups(params, {**own, "outer_momentum": outer_momentum})
         inner = torch.optim.SGD(groups, lr=lr, momentum=momentum, weight_decay=weight_decay)
         inner.defaults.update(nesterov=nesterov, outer_momentum=outer_momentum)
-        outside = any(group["outer_momentum"] for group in groups)
         super().__init__(
-            inner, (lambda centers: torch.optim.SGD(centers, lr=1.0)) if outside else None,
+            inner,
             restart=restart, decoupled_pull=decoupled_pull, outer_lr=outer_lr, inner_steps=inner_steps, gamma=gamma,
             rho=rho,
             alpha=alpha, pull=pull, temperature=temperature, seed=seed, check_finite=check_finite,
         )  # fmt: skip
+        self._build_outer()
 
     def _adopt(self, group: dict[str, Any]) -> None:
         check_group(group)
@@ -90,6 +90,16 @@ class EntropySGD(NestedOptimizer):
             # A zero buffer is as good as none, and torch's fused SGD fails where a first gradient comes late.
             for p in group["params"]:
                 self.state[p]["inner"]["momentum_buffer"] = torch.zeros_like(p)
+
+    def _close_cycle(self, with_rho: bool) -> None:
+        self._build_outer()
+        super()._close_cycle(with_rho)
+
+    def _build_outer(self) -> None:
+        """An outer SGD, from when a group has momentum for it, be it added late or changed by hand."""
+        if self.outer is None and any(group["outer_momentum"] for group in self.param_groups):
+            self.outer = torch.optim.SGD([self._outer_group(group) for group in self.param_groups], lr=1.0)
+            self._link_outer()
 
     def _renew(self, inner_state: dict[str, Any]) -> None:
         for buffer in inner_state.values():
@@ -110,7 +120,8 @@ class EntropyAdam(NestedOptimizer):
         params: as in ``EntropySGD``.
         lr: η′, step of each gradient, as tuned for Adam.
         betas, eps: of the inner Adam; ``eps`` of the outer one too.
-        outer_betas: of the outer Adam.
+        outer_betas: of the outer Adam. It steps L times more rarely than the inner one, so torch's (0.9, 0.999) would
+            look back over L times more gradients; on the digits that cost accuracy at every learning rate.
         weight_decay: λ, coupled L2 (not AdamW's): part of f in both loops.
         outer_lr: η: a number or a function of t. None: the present ``lr`` times the number of inner steps of the cycle
             that ends, with which the centre moves, on a constant gradient, as far as Adam does at the same ``lr``.
@@ -130,7 +141,7 @@ class EntropyAdam(NestedOptimizer):
         *,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
-        outer_betas: tuple[float, float] = (0.9, 0.999),
+        outer_betas: tuple[float, float] = (0.0, 0.99),
         weight_decay: float = 0.0,
         restart: bool = default.RESTART,
         decoupled_pull: bool = False,

@@ -1,0 +1,5 @@
+"""``python -m widevalley``."""
+
+from widevalley.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""The comparisons behind the command: data, networks, training and the report."""

@@ -1,0 +1,263 @@
+"""The result files of a comparison, read into frozen records.
+
+A folder holds ``comparison.json`` (what was to be run) and ``units/*.jsonl`` (one file a run: its configuration, its
+evaluations, its result). Units that have not run yet, or not to their end, are no error; a file that cannot be read is.
+Errors are in percent, losses are means over samples in nats, times in seconds. A number that is null or not finite in
+the files is kept as it is, null as NaN: divergence is a result too.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One look at a network at its centre, and what it had cost until then.
+
+    ``paper_epochs`` is outer updates × batch size / training size, the paper's axis; it equals ``epochs`` for an
+    optimizer without an inner loop.
+    """
+
+    gradients: int
+    epochs: float
+    outer_updates: int
+    paper_epochs: float
+    seconds: float
+    train_loss: float
+    train_error: float
+    validation_loss: float
+    validation_error: float
+
+
+@dataclass(frozen=True)
+class Rise:
+    """Rise of the mean training loss under filter-normalised Gaussian perturbations of relative size ``size``."""
+
+    size: float
+    mean: float
+    standard_error: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """The end of a unit; the test figures are NaN and ``rise`` empty in tuning and after divergence."""
+
+    diverged: bool
+    last: Measurement
+    seconds_per_gradient: float
+    test_loss: float
+    test_error: float
+    rise: tuple[Rise, ...]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One run of one method; ``result`` is None while it has not ended."""
+
+    phase: str
+    method: str
+    lr: float
+    seed: int
+    batch_size: int
+    optimizer: Record
+    versions: Record
+    machine: Record
+    evaluations: tuple[Measurement, ...]
+    result: Result | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was to be run, and the units that there are of it. ``chosen`` is empty until tuning is done."""
+
+    command: str
+    task: str
+    description: str
+    methods: tuple[str, ...]
+    descriptions: Mapping[str, str]
+    seeds: tuple[int, ...]
+    tuning_seeds: tuple[int, ...]
+    epochs: float
+    gradients: int
+    tuning_gradients: int
+    batch_size: int
+    train_size: int
+    validation_size: int
+    test_size: int
+    parameters: int
+    learning_rates: Mapping[str, tuple[float, ...]]
+    chosen: Mapping[str, float]
+    units: tuple[Unit, ...]
+
+    def tuned(self, method: str) -> dict[float, tuple[Result, ...]]:
+        """Results of the tuning runs that have ended, by learning rate in rising order."""
+        found: dict[float, list[Result]] = {}
+        for unit in self.units:
+            if (unit.phase, unit.method) == ("tune", method) and unit.seed in self.tuning_seeds and unit.result:
+                found.setdefault(unit.lr, []).append(unit.result)
+        return {lr: tuple(found[lr]) for lr in sorted(self.learning_rates[method]) if lr in found}
+
+    def finals(self, method: str) -> tuple[Unit, ...]:
+        """Runs at the chosen learning rate that have ended, diverged ones among them, in the order of the seeds."""
+        found = {
+            unit.seed: unit
+            for unit in self.units
+            if (unit.phase, unit.method, unit.lr) == ("final", method, self.chosen.get(method)) and unit.result
+        }
+        return tuple(found[seed] for seed in self.seeds if seed in found)
+
+    def finished(self, method: str) -> tuple[tuple[Unit, Result], ...]:
+        """Those of ``finals`` that did not diverge, each beside its result: what means are taken over."""
+        pairs = ((unit, unit.result) for unit in self.finals(method))
+        return tuple((unit, result) for unit, result in pairs if result is not None and not result.diverged)
+
+
+def read(folder: Path) -> Comparison:
+    """The comparison in ``folder``.
+
+    Raises FileNotFoundError where there is no ``comparison.json``, and ValueError naming the file (and the line) where
+    one is damaged.
+    """
+    path = folder / "comparison.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; name a folder that `widevalley compare` has written")
+    plan = _record(_text(path), f"{path}")
+    units = tuple(unit for unit_path in sorted((folder / "units").glob("*.jsonl")) if (unit := _unit(unit_path)))
+    try:
+        methods = tuple(str(method) for method in plan["methods"])
+        return Comparison(
+            command=str(plan["command"]),
+            task=str(plan["task"]),
+            description=str(plan["description"]),
+            methods=methods,
+            descriptions={method: str(plan["descriptions"][method]) for method in methods},
+            seeds=tuple(int(seed) for seed in plan["seeds"]),
+            tuning_seeds=tuple(int(seed) for seed in plan["tuning_seeds"]),
+            **{name: int(plan[name]) for name in _SIZES},
+            epochs=float(plan["epochs"]),
+            learning_rates={method: tuple(float(lr) for lr in plan["learning_rates"][method]) for method in methods},
+            chosen={str(method): float(lr) for method, lr in (plan.get("chosen") or {}).items()},
+            units=units,
+        )
+    except KeyError as error:
+        raise ValueError(f"{path}: {error} is missing; {_REMEDY}") from None
+    except (TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path}: a value has the wrong type ({error}); {_REMEDY}") from None
+
+
+_SIZES = (
+    "gradients",
+    "tuning_gradients",
+    "batch_size",
+    "train_size",
+    "validation_size",
+    "test_size",
+    "parameters",
+)
+_REMEDY = "the file is damaged: delete it and run the comparison again"
+
+
+def _unit(path: Path) -> Unit | None:
+    """The unit of one file; None where the file is still empty."""
+    configuration: Record | None = None
+    evaluations: list[Measurement] = []
+    result: Result | None = None
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        where = f"{path}, line {number}"
+        record = _record(line, where)
+        match record.get("kind"):
+            case "configuration":
+                configuration = record
+            case "evaluation":
+                evaluations.append(_measurement(record, where))
+            case "result":
+                result = _result(record, where)
+            case kind:
+                raise ValueError(f"{where}: kind={kind!r} is none of configuration, evaluation and result; {_REMEDY}")
+    if configuration is None:
+        if evaluations or result:
+            raise ValueError(f"{path}: there is no line of kind configuration; {_REMEDY}")
+        return None
+    where = f"{path}, configuration"
+    return Unit(
+        phase=str(_entry(configuration, "phase", str, where)),
+        method=str(_entry(configuration, "method", str, where)),
+        lr=_number(configuration, "lr", where),
+        seed=int(_entry(configuration, "seed", int, where)),
+        batch_size=int(_entry(configuration, "batch_size", int, where)),
+        optimizer=dict(_entry(configuration, "optimizer", dict, where)),
+        versions=dict(_entry(configuration, "versions", dict, where)),
+        machine=dict(_entry(configuration, "machine", dict, where)),
+        evaluations=tuple(evaluations),
+        result=result,
+    )
+
+
+def _measurement(record: Record, where: str, may_lack: bool = False) -> Measurement:
+    return Measurement(
+        gradients=int(_entry(record, "gradients", int, where)),
+        epochs=_number(record, "epochs", where, may_lack),
+        outer_updates=int(_entry(record, "outer_updates", int, where)),
+        paper_epochs=_number(record, "paper_epochs", where, may_lack),
+        seconds=_number(record, "seconds", where, may_lack),
+        train_loss=_number(record, "train_loss", where, may_lack),
+        train_error=_number(record, "train_error", where, may_lack),
+        validation_loss=_number(record, "validation_loss", where, may_lack),
+        validation_error=_number(record, "validation_error", where, may_lack),
+    )
+
+
+def _result(record: Record, where: str) -> Result:
+    diverged = bool(_entry(record, "diverged", bool, where))
+    return Result(
+        diverged=diverged,
+        last=_measurement(record, where, may_lack=diverged),
+        seconds_per_gradient=_number(record, "seconds_per_gradient", where, may_lack=diverged),
+        test_loss=_number(record, "test_loss", where, may_lack=True),
+        test_error=_number(record, "test_error", where, may_lack=True),
+        rise=tuple(
+            Rise(_number(rise, "size", where), _number(rise, "mean", where), _number(rise, "standard_error", where))
+            for rise in record.get("rise") or ()
+        ),
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error}); {_REMEDY}") from None
+
+
+def _record(text: str, where: str) -> Record:
+    try:
+        record = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: not JSON ({error}); {_REMEDY}") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{where}: {type(record).__name__} where an object belongs; {_REMEDY}")
+    return record
+
+
+def _entry(record: Record, key: str, kind: type, where: str) -> Any:
+    value = record.get(key)
+    if not isinstance(value, kind):
+        raise ValueError(f"{where}: {key}={value!r} where a value of type {kind.__name__} belongs; {_REMEDY}")
+    return value
+
+
+def _number(record: Record, key: str, where: str, may_lack: bool = False) -> float:
+    value = record.get(key)
+    if value is None and (may_lack or key in record):
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{where}: {key}={value!r} where a number belongs; {_REMEDY}")
+    return float(value)

@@ -1,0 +1,307 @@
+"""The report page against files that the test wrote itself, the numbers worked out by hand."""
+
+import math
+import re
+from html.parser import HTMLParser
+
+import matplotlib
+import pytest
+import synthetic_results as synthetic
+
+from widevalley.experiments import plots
+from widevalley.experiments.report import plus_minus, write_report
+from widevalley.experiments.results import read
+
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+TUNING = [name for name in synthetic.all_units() if name[0] == "tune"]
+FINAL = [name for name in synthetic.all_units() if name[0] == "final"]
+
+
+class Page(HTMLParser):
+    """Elements, attributes, text and the tables' cells; every start tag must meet its end tag."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.text = [], [], [], ""
+        self.rows = {}
+        self._cells = None
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self._cells = []
+        elif tag in ("td", "th"):
+            self._cells.append("")
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+        if tag == "tr":
+            self.rows.setdefault(self._cells[0], self._cells[1:])
+
+    def handle_data(self, data):
+        self.text += data
+        if self.open and self.open[-1] in ("td", "th"):
+            self._cells[-1] += data
+
+
+def page_of(folder):
+    return write_report(folder).read_text(encoding="utf-8")
+
+
+def figures(text):
+    """Id of each figure → how many plots it has."""
+    return {
+        name: body.count('<svg class="plot"')
+        for name, body in re.findall(r'<figure id="([^"]+)">(.*?)</figure>', text, flags=re.S)
+    }
+
+
+@pytest.fixture
+def complete(tmp_path):
+    return synthetic.write_comparison(tmp_path / "complete")
+
+
+def test_the_table_has_every_method_with_its_numbers(complete):
+    """entropy-sgd's test errors 2, 3, 4: mean 3, sd 1. sgd's 3, 3.5, 5.5: mean 4, sd √((1 + 0.25 + 2.25)/2) = 1.3229.
+
+    Both: test losses 0.1, 0.2, 0.3; validation errors 90/81 + (0, 1, 2), mean 2.1111; training losses
+    2.3/81 · (1, 1.5, 2), mean 0.042593, sd 0.014198; 2, 3, 4 ms a gradient.
+    """
+    page = Page(page_of(complete))
+    shared = ["0.20 ± 0.10", "2.11 ± 1.00", "0.043 ± 0.014", "80"]
+    assert page.rows["entropy-sgd"] == ["0.1", "3 of 3", "3.00 ± 1.00", *shared, "4", "3.00 ± 1.00"]
+    assert page.rows["sgd"] == ["0.1", "3 of 3", "4.00 ± 1.32", *shared, "80", "3.00 ± 1.00"]
+
+
+def test_the_rise_stands_in_a_table(complete):
+    """Rises (1, 2, 3) · size²: mean 2 size², standard error size²/√3; 0.02 ± 0.0058 at 0.1, 0.5 ± 0.14 at 0.5."""
+    page = Page(page_of(complete))
+    assert page.rows["Training loss ± sd"] == ["0.043 ± 0.014"] * 2
+    assert page.rows["0.1"] == ["0.02 ± 0.006"] * 2
+    assert page.rows["0.5"] == ["0.5 ± 0.1"] * 2
+
+
+def test_figures_with_captions_and_descriptions(complete):
+    text = page_of(complete)
+    assert figures(text) == {
+        "against-gradients": 2,
+        "against-paper-epochs": 2,
+        "rise-of-the-loss": 1,
+        "learning-rates": 1,
+    }
+    page = Page(text)
+    assert page.tags.count("figcaption") == 4
+    described = [value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")]
+    assert len(described) == 6
+    assert "hides the inner gradients" in page.text
+    assert "compared only roughly" in page.text
+    # Labels are text, not outlines.
+    assert ">training loss</text>" in text
+
+
+def test_curves_and_tuning_runs_are_drawn_in_the_methods_colours(complete):
+    """Each of the two methods has a mean line in five panels and its tuning line, in its own colour and no other."""
+    text = page_of(complete)
+    for series, other in ((0, 2), (1, 3)):
+        line = rf'<path d="[^"]*" clip-path="[^"]*" style="fill: none; [^"]*stroke: var\(--series-{series}, #\w+\)'
+        assert len(re.findall(line, text)) >= 6
+        assert f"var(--series-{other}," not in text
+    assert "#fe00" not in text
+    assert "#fd00" not in text
+
+
+def test_nothing_is_loaded_from_anywhere(complete):
+    text = page_of(complete)
+    page = Page(text)
+    assert not {"script", "link", "img", "iframe", "object", "embed", "image"} & set(page.tags)
+    for tag, name, value in page.attributes:
+        if name in ("src", "href", "xlink:href", "action", "data"):
+            assert value.startswith("#"), (tag, name, value)
+        assert not name.startswith("on"), (tag, name)
+    assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"|http-equiv', "", text)
+    assert "@import" not in text
+    assert set(re.findall(r"url\((.)", text)) == {"#"}
+
+
+def test_ids_are_unique_and_references_are_to_them(complete):
+    page = Page(page_of(complete))
+    ids = [value for _, name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    targets = [value[1:] for _, name, value in page.attributes if name in ("href", "xlink:href")]
+    targets += [found for _, _, value in page.attributes for found in re.findall(r"url\(#([^)]*)\)", value or "")]
+    assert targets
+    assert set(targets) <= set(ids)
+
+
+def test_tables_name_their_rows_and_columns(complete):
+    page = Page(page_of(complete))
+    assert page.tags.count("caption") == page.tags.count("table") == 3
+    scopes = [value for tag, name, value in page.attributes if (tag, name) == ("th", "scope")]
+    assert len(scopes) == page.tags.count("th")
+    assert set(scopes) == {"col", "row"}
+
+
+def test_configuration_and_command(complete):
+    page = Page(page_of(complete))
+    assert "widevalley compare digits --methods entropy-sgd,sgd --seeds 3" in page.text
+    assert page.rows["lr"] == ["0.1", "0.1"]
+    assert page.rows["inner_steps"] == ["20", "–"]
+    for expected in ("2.11.0", "x86_64", "27,018 parameters", "80 minibatch gradients", "200 validation"):
+        assert expected in page.text
+
+
+def test_the_same_files_give_the_same_page(complete, tmp_path):
+    first = page_of(complete)
+    with matplotlib.rc_context({"font.size": 30, "axes.grid": True, "svg.fonttype": "path"}):
+        assert page_of(complete) == first
+    assert page_of(synthetic.write_comparison(tmp_path / "again")) == first
+    assert sorted(path.name for path in complete.iterdir()) == ["comparison.json", "report.html", "units"]
+
+
+def test_text_is_escaped(tmp_path):
+    synthetic.write_plan(tmp_path, command='widevalley compare "<script>x</script>"', task="a<b & $x$")
+    for name in FINAL:
+        lines = synthetic.unit(*name)
+        lines[0]["machine"]["processor"] = "<b>CPU</b>"
+        lines[0]["optimizer"]["<i>"] = "</td>"
+        synthetic.write_unit(tmp_path, lines)
+    text = page_of(tmp_path)
+    page = Page(text)
+    assert not {"script", "b", "i"} & set(page.tags)
+    for expected in ('widevalley compare "<script>x</script>"', "a<b & $x$", "<b>CPU</b>"):
+        assert expected in page.text
+    assert page.rows["<i>"] == ["</td>", "</td>"]
+
+
+def test_no_unit_yet(tmp_path):
+    synthetic.write_plan(tmp_path, chosen={})
+    text = page_of(tmp_path)
+    page = Page(text)
+    assert set(figures(text).values()) == {0}
+    assert page.rows["sgd"] == ["–", "0 of 3"] + ["–"] * 7
+    assert "tuning of sgd at learning rate 0.03, 0.1, 0.3" in page.text
+    assert "final runs of entropy-sgd with seed 0, 1, 2" in page.text
+
+
+def test_units_that_are_missing_or_running_are_named_and_left_out(tmp_path):
+    """sgd is left with seeds 0 and 1: test errors 3 and 3.5, mean 3.25, sd 0.5/√2 = 0.354."""
+    synthetic.write_comparison(tmp_path, without=[("tune", "entropy-sgd", 0.3, 1000)])
+    synthetic.write_unit(tmp_path, synthetic.unit("final", "sgd", 0.1, 2, ended=False))
+    (tmp_path / "units" / "final-entropy-sgd-lr0.1-seed1.jsonl").write_text("")
+    page = Page(page_of(tmp_path))
+    assert page.rows["sgd"][1:3] == ["2 of 3", "3.25 ± 0.35"]
+    assert page.rows["entropy-sgd"][1:3] == ["2 of 3", "3.00 ± 1.41"]
+    assert "tuning of entropy-sgd at learning rate 0.3" in page.text
+    assert "final runs of sgd with seed 2" in page.text
+    assert "final runs of entropy-sgd with seed 1" in page.text
+    assert "tuning of sgd" not in page.text
+
+
+def test_a_complete_comparison_has_no_notes(complete):
+    page = Page(page_of(complete))
+    assert "not complete" not in page.text
+    assert "left out of every mean" not in page.text
+
+
+def test_tuning_alone_draws_its_figure(tmp_path):
+    synthetic.write_comparison(tmp_path, without=FINAL)
+    found = figures(page_of(tmp_path))
+    assert found.pop("learning-rates") == 1
+    assert set(found.values()) == {0}
+
+
+def test_one_seed_has_no_deviation_and_its_own_error(tmp_path):
+    synthetic.write_plan(tmp_path, seeds=[1])
+    for name in [*TUNING, ("final", "sgd", 0.1, 1), ("final", "entropy-sgd", 0.1, 1)]:
+        synthetic.write_unit(tmp_path, synthetic.unit(*name))
+    page = Page(page_of(tmp_path))
+    assert page.rows["sgd"][1:3] == ["1 of 1", "3.50"]
+    # The unit's own: 0.1 · 0.5².
+    assert page.rows["0.5"] == ["0.5 ± 0.03", "0.5 ± 0.03"]
+    assert "One seed" in page.text
+
+
+def test_diverged_units_are_named_and_left_out(complete):
+    """entropy-sgd is left with 2 and 4: mean 3, sd 2/√2 = 1.414; of sgd nothing is left."""
+    synthetic.write_unit(complete, synthetic.unit("final", "entropy-sgd", 0.1, 1, diverged=True))
+    for seed in (0, 1, 2):
+        synthetic.write_unit(complete, synthetic.unit("final", "sgd", 0.1, seed, diverged=True))
+    synthetic.write_unit(complete, synthetic.unit("tune", "sgd", 0.3, 1000, diverged=True))
+    text = page_of(complete)
+    page = Page(text)
+    assert page.rows["entropy-sgd"][1:3] == ["2 of 3, 1 diverged", "3.00 ± 1.41"]
+    assert page.rows["sgd"] == ["0.1", "0 of 3, 3 diverged"] + ["–"] * 7
+    assert "entropy-sgd with seed 1; sgd with seed 0, 1, 2" in page.text
+    assert "not complete" not in page.text
+    assert len(plots.curve(read(complete), "sgd", "train_loss", "gradients")) == 0
+    assert [point.x for point in plots.tuned(read(complete), "sgd") if math.isnan(point.mean)] == [0.3]
+
+
+def test_numbers_that_are_not_finite_are_drawn_around(complete):
+    lines = synthetic.unit("final", "sgd", 0.1, 0)
+    lines[2]["train_loss"] = math.inf
+    lines[-1]["test_loss"] = math.nan
+    lines[-1]["rise"][1]["mean"] = math.inf
+    synthetic.write_unit(complete, lines)
+    tuning = synthetic.unit("tune", "sgd", 0.03, 1000)
+    tuning[-1]["validation_error"] = None
+    synthetic.write_unit(complete, tuning)
+    page = Page(page_of(complete))
+    assert page.rows["sgd"][3] == "not finite"
+    assert page.rows["0.5"] == ["0.5 ± 0.1", "not finite"]
+
+
+def test_a_loss_of_zero_does_not_break_the_logarithmic_axes(tmp_path):
+    synthetic.write_plan(tmp_path)
+    for name in synthetic.all_units():
+        lines = synthetic.unit(*name)
+        for line in lines[1:]:
+            line["train_loss"] = line["validation_error"] = 0.0
+        synthetic.write_unit(tmp_path, lines)
+    page = Page(page_of(tmp_path))
+    assert page.rows["sgd"][4:6] == ["0.00 ± 0.00", "0.0 ± 0.0"]
+
+
+def test_a_rate_chosen_at_the_end_of_its_grid_is_said(complete):
+    said = "a better rate may lie beyond it"
+    assert said not in Page(page_of(complete)).text
+    synthetic.write_plan(complete, chosen={"entropy-sgd": 0.1, "sgd": 0.3})
+    assert f"{said}: sgd." in Page(page_of(complete)).text
+
+
+def test_runs_on_two_machines_are_said(complete):
+    lines = synthetic.unit("final", "sgd", 0.1, 0)
+    lines[0]["machine"]["processor"] = "arm64"
+    synthetic.write_unit(complete, lines)
+    page = Page(page_of(complete))
+    assert "different machines" in page.text
+    assert "different versions" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("values", "digits", "expected"),
+    [
+        ([], None, "–"),
+        ([1.234567], None, "1.235"),
+        ([0.00012345678], None, "0.0001235"),
+        ([12345.6, 12345.6], None, "12346 ± 0"),
+        ([1.0, 3.0], None, "2.0 ± 1.4"),
+        ([0.001, 0.0012], None, "0.00110 ± 0.00014"),
+        ([100.0, 500.0], None, "300 ± 283"),
+        ([2.0, 3.0], 2, "2.50 ± 0.71"),
+        ([0.0, 0.0], None, "0.0 ± 0.0"),
+        ([1.0, math.nan], 2, "not finite"),
+    ],
+)
+def test_plus_minus(values, digits, expected):
+    assert plus_minus(values, digits) == expected
