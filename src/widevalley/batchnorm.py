@@ -21,7 +21,8 @@ def update_batchnorm(model: Module, loader: Iterable[Any]) -> None:
     ``update_bn`` weights all batches alike, and leaves dropout on).
 
     Args:
-        model: evaluated with dropout off; its modes, momenta, parameters and the global random states are as before.
+        model: evaluated with dropout off; its modes, momenta and parameters, and torch's global random states, are as
+            before.
         loader: batches of training data: inputs, tuples or lists whose first element is the input, or dictionaries
             (then ``model(**batch)``). They are moved to the model's device.
 

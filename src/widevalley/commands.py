@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -71,7 +69,6 @@ def compare(
         methods=tuple(METHODS[name] for name in dict.fromkeys(names)),
         seeds=seeds,
         epochs=float(epochs if epochs is not None else chosen_task.epochs),
-        command=shlex.join(["widevalley", *sys.argv[1:]]),
     )
     try:
         data = chosen_task.data(data_dir)
@@ -79,12 +76,13 @@ def compare(
             run(plan, data, folder, resume, narrator)
     except (DataError, FolderError) as error:
         _refuse(str(error))
+    except OSError as error:
+        _refuse(f"Cannot write the results: {error}. Finished runs are kept: --resume goes on in {folder}.")
     except KeyboardInterrupt:
         typer.echo(f"Stopped. Finished runs are kept: the same command with --resume goes on in {folder}.", err=True)
         raise typer.Exit(130) from None
     page = write_report(folder)
-    typer.echo(_table(folder))
-    typer.echo(f"Report: {page}")
+    typer.echo(f"{_table(folder)}\nReport: {page}")
 
 
 @app.command()
@@ -94,7 +92,10 @@ def report(folder: Annotated[Path, typer.Argument(help="A folder that compare wr
 
     if not (folder / "comparison.json").exists():
         _refuse(f"{folder} holds no comparison (no comparison.json in it): give a folder that compare wrote.")
-    typer.echo(f"Report: {write_report(folder)}")
+    try:
+        typer.echo(f"Report: {write_report(folder)}")
+    except ValueError as error:
+        _refuse(str(error))
 
 
 def _refuse(message: str) -> NoReturn:
@@ -104,6 +105,23 @@ def _refuse(message: str) -> NoReturn:
 
 def _table(folder: Path) -> str:
     """The final results of each method as a few aligned lines."""
+    from widevalley.experiments.report import plus_minus
     from widevalley.experiments.results import read
 
-    return f"results in {folder}" if read(folder) is None else ""
+    comparison = read(folder)
+    heads = ("method", "lr", "test error %", "test loss", "ms a gradient")
+    rows = [heads]
+    for method in comparison.methods:
+        results = [result for _, result in comparison.finished(method)]
+        rows.append(
+            (
+                method,
+                f"{comparison.chosen[method]:g}",
+                plus_minus([result.test_error for result in results]),
+                plus_minus([result.test_loss for result in results]),
+                plus_minus([1e3 * result.seconds_per_gradient for result in results]),
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(lines)

@@ -25,7 +25,10 @@ def real(
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}={value!r} is a {type(value).__name__}, not a number: give a number{bounds}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
     outside = (
         not math.isfinite(number)
         or (minimum is not None and number < minimum)

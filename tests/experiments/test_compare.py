@@ -15,7 +15,7 @@ from widevalley.experiments.tasks import TASKS
 from widevalley.experiments.train import Unit
 
 TASK = replace(TASKS["digits"], tuning_epochs=1, tuning_seeds=2)
-PLAN = Plan(TASK, (METHODS["sgd"], METHODS["entropy-sgd"]), seeds=2, epochs=2.0, command="widevalley compare digits")
+PLAN = Plan(TASK, (METHODS["sgd"], METHODS["entropy-sgd"]), seeds=2, epochs=2.0)
 
 
 class Silent:

@@ -87,8 +87,8 @@ def test_the_rise_stands_in_a_table(complete):
     """Rises (1, 2, 3) · size²: mean 2 size², standard error size²/√3; 0.02 ± 0.0058 at 0.1, 0.5 ± 0.14 at 0.5."""
     page = Page(page_of(complete))
     assert page.rows["Training loss ± sd"] == ["0.043 ± 0.014"] * 2
-    assert page.rows["0.1"] == ["0.02 ± 0.006"] * 2
-    assert page.rows["0.5"] == ["0.5 ± 0.1"] * 2
+    assert page.rows["0.1"] == ["0.0200 ± 0.0058"] * 2
+    assert page.rows["0.5"] == ["0.50 ± 0.14"] * 2
 
 
 def test_figures_with_captions_and_descriptions(complete):
@@ -227,7 +227,7 @@ def test_one_seed_has_no_deviation_and_its_own_error(tmp_path):
     page = Page(page_of(tmp_path))
     assert page.rows["sgd"][1:3] == ["1 of 1", "3.50"]
     # The unit's own: 0.1 · 0.5².
-    assert page.rows["0.5"] == ["0.5 ± 0.03", "0.5 ± 0.03"]
+    assert page.rows["0.5"] == ["0.500 ± 0.025"] * 2
     assert "One seed" in page.text
 
 
@@ -258,7 +258,7 @@ def test_numbers_that_are_not_finite_are_drawn_around(complete):
     synthetic.write_unit(complete, tuning)
     page = Page(page_of(complete))
     assert page.rows["sgd"][3] == "not finite"
-    assert page.rows["0.5"] == ["0.5 ± 0.1", "not finite"]
+    assert page.rows["0.5"] == ["0.50 ± 0.14", "not finite"]
 
 
 def test_a_loss_of_zero_does_not_break_the_logarithmic_axes(tmp_path):

@@ -116,7 +116,7 @@ def test_two_groups_with_settings_drawn_from_the_grid(family, L, cycles, rho, dr
     assert_equal_to_algorithm_1(optimizer, blocks, L=L, rho=rho, cycles=cycles)
 
 
-plain = {"lr": 0.2, "gamma": 0.7, "alpha": 0.3, "temperature": 0.0}
+plain = {"lr": 0.2, "gamma": 0.7, "alpha": 0.3, "temperature": 0.0, "restart": False}
 named = {
     "plain": {},
     "with noise": {"temperature": 0.5},
@@ -162,9 +162,9 @@ def test_adam_with_its_own_outer_step_moves_lr_times_inner_steps(rho, restart):
     weights = network()
     parameters = [nn.Parameter(w.clone()) for w in weights]
     settings = {"lr": 0.02, "gamma": 0.7, "alpha": 0.3, "temperature": 1e-3, "restart": restart}
+    settings |= {"betas": (0.9, 0.999), "outer_betas": (0.6, 0.9)}
     optimizer = EntropyAdam(parameters, **settings, inner_steps=4, rho=rho, seed=SEED)
-    adam = {"betas": (0.9, 0.999), "outer_betas": (0.9, 0.999), "outer_lr": 4 * 0.02}
-    blocks = [Block(x=w, **settings, **adam) for w in weights]
+    blocks = [Block(x=w, outer_lr=4 * 0.02, **settings) for w in weights]
     assert_equal_to_algorithm_1(optimizer, blocks, L=4, rho=rho, cycles=5)
 
 
@@ -176,7 +176,7 @@ def test_a_scheduler_that_moves_lr_at_every_gradient_is_obeyed(family, rho):
 
     weights = network()
     parameters = [nn.Parameter(w.clone()) for w in weights]
-    settings = {"gamma": 0.7, "alpha": 0.3, "temperature": 1e-2}
+    settings = {"gamma": 0.7, "alpha": 0.3, "temperature": 1e-2, "restart": False}
     if family == "sgd":
         settings |= {"momentum": 0.8, "decoupled_pull": True}
         block_settings = settings
@@ -184,11 +184,8 @@ def test_a_scheduler_that_moves_lr_at_every_gradient_is_obeyed(family, rho):
     else:
         # The outer step of update t belongs to the last lr that its cycle saw.
         length = 4 if rho > 0 else 3
-        block_settings = settings | {
-            "betas": (0.9, 0.999),
-            "outer_betas": (0.9, 0.999),
-            "outer_lr": lambda t: 3 * lr(length * t + length - 1),
-        }
+        settings |= {"betas": (0.9, 0.999), "outer_betas": (0.6, 0.9)}
+        block_settings = settings | {"outer_lr": lambda t: 3 * lr(length * t + length - 1)}
         optimizer = EntropyAdam(parameters, 0.05, **settings, inner_steps=3, rho=rho, seed=SEED)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: lr(k) / 0.05)
     blocks = [Block(x=w, lr=lr, **block_settings) for w in weights]
@@ -211,6 +208,7 @@ def test_a_cycle_closed_early_is_a_cycle_of_fewer_steps_without_rho(rho):
         "temperature": 0.01,
         "momentum": 0.8,
         "outer_momentum": 0.5,
+        "restart": False,
     }
     weights = network()
     parameters = [nn.Parameter(w.clone()) for w in weights]

@@ -189,3 +189,22 @@ def test_groups_are_the_inner_optimizers_after_loading() -> None:
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
     train(model, optimizer, [4], scheduler)
     assert inner.param_groups[0]["lr"] == pytest.approx(0.001)
+
+
+def test_settings_of_the_outer_optimizer_come_from_the_checkpoint() -> None:
+    """Where outer_lr is None its rate is its own, and the caller may have a schedule for it."""
+    model, other = Network(0), Network(1)
+    optimizer, other_optimizer = (OPTIMIZERS["nested adamw, adam outside"](m.parameters()) for m in (model, other))
+    assert optimizer.outer is not None
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer.outer, 0.5)
+    for call in range(10, 18):
+        updates = optimizer.outer_updates
+        train(model, optimizer, [call])
+        if optimizer.outer_updates > updates:
+            scheduler.step()
+    assert optimizer.outer.param_groups[0]["lr"] == 0.05 / 4
+    other.load_state_dict(model.state_dict())
+    other_optimizer.load_state_dict(optimizer.state_dict())
+    for run in ((model, optimizer), (other, other_optimizer)):
+        train(*run, range(18, 25))
+    assert_same(snapshot(other, other_optimizer), snapshot(model, optimizer))

@@ -45,7 +45,12 @@ class Plan:
     methods: tuple[Method, ...]
     seeds: int
     epochs: float
-    command: str
+
+    @property
+    def command(self) -> str:
+        """What repeats the comparison, wherever its results and data are."""
+        names = ",".join(method.name for method in self.methods)
+        return f"widevalley compare {self.task.name} --methods {names} --seeds {self.seeds} --epochs {self.epochs:g}"
 
     @property
     def tuning_seeds(self) -> range:

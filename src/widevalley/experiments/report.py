@@ -82,14 +82,21 @@ def plus_minus(values: Sequence[float], digits: int | None = None) -> str:
     """
     if not values:
         return NOTHING
-    if not all(map(math.isfinite, values)):
+    return _number(statistics.fmean(values), _deviation(values) if len(values) > 1 else None, digits)
+
+
+def _deviation(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
+
+
+def _number(mean: float, error: float | None, digits: int | None = None) -> str:
+    """ "mean ± error", the mean alone where ``error`` is None."""
+    if not math.isfinite(mean + (error or 0.0)):
         return "not finite"
-    mean = statistics.fmean(values)
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     if digits is None:
-        scale, figures = (deviation, 2) if deviation > 0 else (abs(mean), 4)
+        scale, figures = (error, 2) if error else (abs(mean), 4)
         digits = min(max(figures - 1 - math.floor(math.log10(scale)), 0), 12) if scale > 0 else 1
-    return f"{mean:.{digits}f} ± {deviation:.{digits}f}" if len(values) > 1 else f"{mean:.{digits}f}"
+    return f"{mean:.{digits}f}" if error is None else f"{mean:.{digits}f} ± {error:.{digits}f}"
 
 
 def _context(comparison: Comparison) -> dict[str, Any]:
@@ -199,14 +206,14 @@ def _rise_table(comparison: Comparison) -> dict[str, Any] | None:
         if (found := plots.rise(comparison, method))
     }
     sizes = sorted({size for found in points.values() for size in found})
-    rows = {f"{size:g}": [_with_error(found.get(size)) for found in points.values()] for size in sizes}
+    rows = {
+        f"{size:g}": [
+            _number(found[size].mean, found[size].high - found[size].mean) if size in found else NOTHING
+            for found in points.values()
+        ]
+        for size in sizes
+    }
     return {"methods": list(points), "rows": rows} if points else None
-
-
-def _with_error(point: plots.Point | None) -> str:
-    if point is None:
-        return NOTHING
-    return f"{point.mean:.3g} ± {point.high - point.mean:.1g}" if math.isfinite(point.high) else "not finite"
 
 
 def _tuning(comparison: Comparison) -> list[Panel]:

@@ -49,9 +49,9 @@ TASKS = {
             networks.mnist_fc,
             128,
             10,
-            3,
+            1,
             1,
         ),
-        Task("mnist-lenet", "MNIST, the convolutional network LeNet", datasets.mnist, networks.lenet, 128, 10, 3, 1),
+        Task("mnist-lenet", "MNIST, the convolutional network LeNet", datasets.mnist, networks.lenet, 128, 10, 1, 1),
     )
 }

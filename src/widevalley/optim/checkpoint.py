@@ -132,13 +132,13 @@ def _placed(value: Any, p: Tensor, name: str = "", group: dict[str, Any] | None 
 def _blank_state(optimizer: Optimizer) -> dict[Tensor, State]:
     """What the optimizer will hold for each parameter, in zeros: seen on a copy that takes a step on zero gradients."""
     params = [p for group in optimizer.param_groups for p in group["params"]]
-    stand_ins = {p: torch.zeros_like(p).requires_grad_() for p in params}
+    stand_ins = {p: torch.zeros_like(p, requires_grad=p.is_floating_point() or p.is_complex()) for p in params}
     empty: defaultdict[Tensor, State] = defaultdict(dict)
     probe = copy.deepcopy(optimizer, {id(optimizer.state): empty, **{id(p): each for p, each in stand_ins.items()}})
     for group in probe.param_groups:
         group["lr"] = 0.0
     for each in stand_ins.values():
-        each.grad = torch.zeros_like(each)
+        each.grad = torch.zeros_like(each) if each.requires_grad else None
     try:
         probe.step()
     except Exception:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -85,6 +84,9 @@ class EntropySGD(NestedOptimizer):
 
     def _adopt(self, group: dict[str, Any]) -> None:
         check_group(group)
+        if group["outer_lr"] is None:
+            raise TypeError("outer_lr=None is not a number: give one > 0, such as 1.0, or a function of t")
+        _fuse(group)
         super()._adopt(group)
         if group["momentum"]:
             # A zero buffer is as good as none, and torch's fused SGD fails where a first gradient comes late.
@@ -168,6 +170,7 @@ class EntropyAdam(NestedOptimizer):
 
     def _adopt(self, group: dict[str, Any]) -> None:
         check_group(group)
+        _fuse(group)
         super()._adopt(group)
 
     def _outer_settings(self, group: dict[str, Any]) -> dict[str, Any]:
@@ -177,7 +180,7 @@ class EntropyAdam(NestedOptimizer):
 
 
 def _groups(params: ParamsT, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Groups with all settings filled in, checked, and fused arithmetic switched on where torch has it."""
+    """Groups with all settings filled in and checked."""
     check_group(settings)
     if isinstance(params, Tensor):
         raise TypeError("params is a tensor: give an iterable of parameters or of groups, such as model.parameters()")
@@ -193,14 +196,14 @@ def _groups(params: ParamsT, settings: dict[str, Any]) -> list[dict[str, Any]]:
         for name, value in settings.items():
             group.setdefault(name, value)
         check_group(group)
-        group.setdefault("fused", _fusible(group["params"]))
     return groups
 
 
-def _fusible(params: Iterable[Any]) -> bool | None:
-    tensors = [p[1] if isinstance(p, tuple) else p for p in params]
+def _fuse(group: dict[str, Any]) -> None:
+    """Fused arithmetic where torch has it and the caller has not chosen."""
     plain = all(
         type(p) in (Tensor, torch.nn.Parameter) and p.is_floating_point() and p.device.type in ("cpu", "cuda")
-        for p in tensors
+        for p in group["params"]
     )
-    return True if plain else None
+    if plain and group.get("fused") is None and not group.get("foreach"):
+        group["fused"] = True

@@ -12,9 +12,20 @@ from torch.optim import Optimizer
 
 from widevalley.optim import checkpoint, kernels, noise
 from widevalley.optim import settings as default
-from widevalley.optim.refusals import has_gradients, refuse_inner
-from widevalley.optim.settings import COUNTERS, OWN, WHOLE, check_group, check_movable, key_of, own
+from widevalley.optim.refusals import has_gradients, refuse
+from widevalley.optim.settings import (
+    COUNTERS,
+    OWN,
+    SCHEDULED,
+    WHOLE,
+    check_group,
+    check_movable,
+    key_of,
+    own,
+    scheduled,
+)
 from widevalley.optim.switch import CenterSwitch
+from widevalley.validation import flag
 
 Schedule = Callable[[int], float]
 
@@ -98,7 +109,11 @@ class NestedOptimizer(Optimizer):
     ) -> None:
         if isinstance(inner, NestedOptimizer):
             raise TypeError("inner is a NestedOptimizer already: nest once, around the optimizer inside")
-        refuse_inner(inner)
+        refuse("inner", inner)
+        if any("cycle_position" in group for group in inner.param_groups):
+            raise ValueError(
+                f"inner={type(inner).__name__} is nested in another NestedOptimizer already: make a new inner optimizer"
+            )
         if outer is not None and not callable(outer):
             raise TypeError(f"outer={outer!r} is not a function: give one from the groups of centres to an optimizer")
         settings = {
@@ -106,19 +121,28 @@ class NestedOptimizer(Optimizer):
             "temperature": temperature, "restart": restart, "decoupled_pull": decoupled_pull,
             "outer_lr": outer_lr, "seed": seed,
         }  # fmt: skip
+        flag("check_finite", check_finite)
         check_group(settings)
+        renamed = {key_of(name, inner): value for name, value in settings.items()}
         self.inner = inner
         self.outer: Optimizer | None = None
         self.check_finite = check_finite
         self._schedules: list[dict[str, Schedule]] = []
         self._switch = CenterSwitch()
         self._blanks: dict[str, dict[Tensor, dict[str, Any]]] = {}
-        settings = {key_of(name, inner): value for name, value in settings.items()}
-        super().__init__(inner.param_groups, {**inner.defaults, **settings, **COUNTERS})
-        self.param_groups = inner.param_groups
-        if outer is not None:
-            self.outer = outer([self._outer_group(group) for group in self.param_groups])
-            self._link_outer()
+        given = [dict(group) for group in inner.param_groups]
+        try:
+            super().__init__(inner.param_groups, {**inner.defaults, **renamed, **COUNTERS})
+            self.param_groups = inner.param_groups
+            if outer is not None:
+                self.outer = outer([self._outer_group(group) for group in self.param_groups])
+                refuse("outer", self.outer)
+                self._link_outer()
+        except Exception:
+            for group, before in zip(inner.param_groups, given, strict=True):
+                group.clear()
+                group.update(before)
+            raise
 
     # ------------------------------------------------------------------ the cycle
 
@@ -191,8 +215,8 @@ class NestedOptimizer(Optimizer):
 
     def _inner_step(self) -> None:
         count = self.param_groups[0]["inner_updates"]
-        with_grad = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
-        originals = [[p.grad for p in params] for params in with_grad]
+        originals = {p: p.grad for group in self.param_groups for p in group["params"] if p.grad is not None}
+        with_grad = [[p for p in group["params"] if p in originals and p.requires_grad] for group in self.param_groups]
         beside: list[list[Tensor]] = []
         scales = []
         try:
@@ -205,17 +229,19 @@ class NestedOptimizer(Optimizer):
                 grads = kernels.pulled(params, centers, [p.grad for p in params], 0.0 if decoupled else gamma)
                 for p, g in zip(params, grads, strict=True):
                     p.grad = g
+            for p in originals:
+                if not p.requires_grad:
+                    p.grad = None
             self.inner.step()
         finally:
-            for params, grads in zip(with_grad, originals, strict=True):
-                for p, g in zip(params, grads, strict=True):
-                    p.grad = g
+            for p, g in originals.items():
+                p.grad = g
         index = 0
         for group, params, pulls, scale in zip(self.param_groups, with_grad, beside, scales, strict=True):
             if pulls:
                 kernels.subtract_(params, pulls)
             for p in group["params"]:
-                if scale and p.grad is not None:
+                if scale and p in originals and p.requires_grad:
                     noise.add_gaussian_(p, scale, seed=own(group, "seed"), step=count, index=index)
                 index += 1
             if params:
@@ -304,7 +330,7 @@ class NestedOptimizer(Optimizer):
                 param_group.setdefault(name, value)
         try:
             self._adopt(param_group)
-        except (TypeError, ValueError):
+        except Exception:
             if self.param_groups is self.inner.param_groups:
                 self.param_groups.pop()
             raise
@@ -318,41 +344,31 @@ class NestedOptimizer(Optimizer):
             self._adopt(group)
 
     def _adopt(self, group: dict[str, Any]) -> None:
-        settings = {name: own(group, name) for name in OWN}
-        check_group(settings)
-        check_movable(settings)
+        """Gives a group's parameters their centres; nothing is changed if the group is refused."""
         first = self.param_groups[0] if self.param_groups else group
-        for name in WHOLE:
-            if own(group, name) != own(first, name):
-                raise ValueError(
-                    f"{name}={own(group, name)!r} in one group but {own(first, name)!r} in another: it is one "
-                    f"for the whole "
-                    "optimizer, so give it to the constructor alone"
-                )
+        _check_settings(group, first)
         if own(group, "restart") and any(self.inner.state.get(p) for p in group["params"]):
             raise ValueError(
-                f"restart={group['restart']!r} needs an inner optimizer without state, but "
-                f"{type(self.inner).__name__} has "
-                "some already: give a new one of a kind that creates its state at the first step, or restart=False"
+                f"restart={own(group, 'restart')!r} needs an inner optimizer without state, but this "
+                f"{type(self.inner).__name__} has some already: give a new one of a kind that creates its state at the "
+                "first step, or restart=False"
             )
         group.update({name: first[name] for name in COUNTERS})
-        self._schedules.append({name: own(group, name) for name in ("gamma", "outer_lr") if callable(own(group, name))})
+        self._schedules.append({name: own(group, name) for name in SCHEDULED if callable(own(group, name))})
         for p in group["params"]:
             x = p.detach().to(torch.float32 if p.dtype in (torch.bfloat16, torch.float16) else p.dtype, copy=True)
             self.state[p] = {"center": x, "average": x.clone(), "inner": self.inner.state[p]}
         self._blanks.clear()
+        self._apply_schedules()
         if self.outer is not None:
             self.outer.add_param_group(self._outer_group(group))
             self._link_outer()
-        self._apply_schedules()
 
     def _apply_schedules(self) -> None:
         """Writes the present values of functions into the groups, as LambdaLR does with ``lr``."""
         for group, functions in zip(self.param_groups or [], self._schedules, strict=False):
             for name, function in functions.items():
-                value = function(group["outer_updates"])
-                check_group({name: value})
-                group[key_of(name, self.inner)] = value
+                group[key_of(name, self.inner)] = scheduled(name, function, group["outer_updates"])
 
     def _outer_group(self, group: dict[str, Any]) -> dict[str, Any]:
         return {"params": [self.state[p]["center"] for p in group["params"]], **self._outer_settings(group)}
@@ -367,11 +383,11 @@ class NestedOptimizer(Optimizer):
             state["outer"] = self.outer.state[state["center"]]
 
     def _writable(self) -> Iterator[tuple[dict[str, Any], Tensor, dict[str, Any]]]:
-        """Group, parameter and state of all that the cycle may write: not of the frozen that have not moved."""
+        """Group, parameter and state of all that the cycle may write: not of the frozen ones."""
         for group in self.param_groups:
             for p in group["params"]:
                 state = self.state[p]
-                if p.requires_grad or "sample" in state or not torch.equal(state["average"], state["center"]):
+                if p.requires_grad or "sample" in state:
                     yield group, p, state
 
     def _count(self, **values: int) -> None:
@@ -425,4 +441,19 @@ class NestedOptimizer(Optimizer):
         if self.param_groups[0]["at_center"]:
             raise RuntimeError(
                 f"{call} while the parameters are at the centre: leave at_center(), or call optimizer.train(), first"
+            )
+
+
+def _check_settings(group: dict[str, Any], first: dict[str, Any]) -> None:
+    settings = {name: own(group, name) for name in OWN}
+    check_group(settings)
+    check_movable(settings)
+    for name in SCHEDULED:
+        if callable(settings[name]):
+            scheduled(name, settings[name], first.get("outer_updates", 0))
+    for name in WHOLE:
+        if settings[name] != own(first, name):
+            raise ValueError(
+                f"{name}={settings[name]!r} in one group but {own(first, name)!r} in another: it is one for the whole "
+                "optimizer, so give it to the constructor alone"
             )

@@ -1,7 +1,7 @@
 """Standard normal noise without state: each element is a function of where and when it is drawn.
 
 Line 5 of Algorithm 1 adds Gaussian noise to every weight at every inner step. Here the noise of an element
-depends on (seed, step, parameter, index of the element in the whole parameter) and on nothing else. So there
+depends on (seed, step, parameter and its size, index of the element in the whole parameter). So there
 is nothing to save in a checkpoint, the global random state is never consumed, replicas draw equal noise, and
 shards of one parameter draw the pieces of what the whole would have drawn.
 """

@@ -9,20 +9,19 @@ import torch
 from torch.optim import Optimizer
 
 
-def refuse_inner(inner: Any) -> None:
+def refuse(name: str, optimizer: Any) -> None:
     """Refuses what is no optimizer, or one that calls its closure several times.
 
     Raises:
         TypeError, ValueError: saying so.
     """
-    if not isinstance(inner, Optimizer):
-        raise TypeError(f"inner={inner!r} is not a torch.optim.Optimizer: give one over the model's parameters")
-    closure = inspect.signature(inner.step).parameters.get("closure")
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"{name}={optimizer!r} is not a torch.optim.Optimizer: give one over the model's parameters")
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise ValueError(
-            f"inner={type(inner).__name__} needs a closure that it calls several times, but a step here is one "
-            f"gradient: "
-            "give an optimizer that steps on p.grad, such as torch.optim.SGD"
+            f"{name}={type(optimizer).__name__} needs a closure that it calls several times, but a step here is one "
+            "gradient: give an optimizer that steps on p.grad, such as torch.optim.SGD"
         )
 
 
@@ -33,12 +32,13 @@ def has_gradients(groups: list[dict[str, Any]], check_finite: bool) -> bool:
         ValueError: one is sparse or, if asked, has NaN or infinite elements.
     """
     found = False
-    for group in groups:
+    for index, group in enumerate(groups):
         for number, p in enumerate(group["params"]):
-            if p.grad is None:
+            if p.grad is None or not p.requires_grad:
                 continue
             found = True
-            name = f"parameter {group['param_names'][number]!r}" if "param_names" in group else f"parameter {number}"
+            names = group.get("param_names")
+            name = f"parameter {names[number]!r}" if names else f"parameter {number} of group {index}"
             if p.grad.layout != torch.strided:
                 raise ValueError(
                     f"the gradient of {name} is sparse ({p.grad.layout}): the pull towards the centre is dense, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch.optim import Optimizer
@@ -20,6 +21,9 @@ RESTART = False
 OWN = (
     "inner_steps", "gamma", "rho", "alpha", "pull", "temperature", "restart", "decoupled_pull", "outer_lr", "seed",
 )  # fmt: skip
+
+# What may be a function of the count t of outer updates.
+SCHEDULED = ("gamma", "outer_lr")
 
 # One value for the whole optimizer, repeated in each group; a group that differs is refused.
 WHOLE = ("inner_steps", "rho", "seed")
@@ -66,6 +70,21 @@ def check_movable(group: dict[str, Any]) -> None:
         )
 
 
+def scheduled(name: str, function: Callable[[int], float], t: int) -> float:
+    """function(t), refused unless it is a finite number >= 0 (a constant η of 0 would never move; a schedule may end
+    there).
+
+    Raises:
+        TypeError, ValueError: naming the setting, the value and t.
+    """
+    value = function(t)
+    try:
+        real(name, value, minimum=0.0)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"at t = {t} its function gave {error}") from None
+    return value
+
+
 def _nonnegative(name: str, value: Any) -> None:
     real(name, value, minimum=0.0)
 
@@ -84,7 +103,6 @@ def _gamma(name: str, value: Any) -> None:
 
 
 def _outer_lr(name: str, value: Any) -> None:
-    # A schedule may reach 0; a constant 0 would never move.
     if value is not None and not callable(value):
         real(name, value, above=0.0)
 
