@@ -10,20 +10,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from widevalley.optim import checkpoint, kernels, noise
+from widevalley.optim import checkpoint, cycle
 from widevalley.optim import settings as default
 from widevalley.optim.refusals import has_gradients, refuse
-from widevalley.optim.settings import (
-    COUNTERS,
-    OWN,
-    SCHEDULED,
-    WHOLE,
-    check_group,
-    check_movable,
-    key_of,
-    own,
-    scheduled,
-)
+from widevalley.optim.settings import COUNTERS, SCHEDULED, check_group, check_settings, key_of, own, scheduled
 from widevalley.optim.switch import CenterSwitch
 from widevalley.validation import flag
 
@@ -182,9 +172,9 @@ class NestedOptimizer(Optimizer):
             return loss
         position = self.cycle_position
         if position == 0:
-            self._open_cycle()
+            cycle.open_cycle(self.param_groups, self.state)
         if position < own(self.param_groups[0], "inner_steps"):
-            self._inner_step()
+            cycle.inner_step(self.inner, self.param_groups, self.state)
             self._count(cycle_position=position + 1, inner_updates=self.param_groups[0]["inner_updates"] + 1)
             if self.cycle_position == self.cycle_length:
                 self._close_cycle(with_rho=False)
@@ -207,63 +197,8 @@ class NestedOptimizer(Optimizer):
         """Makes the inner optimizer's state of one parameter as new: it fills an empty one at its next step."""
         inner_state.clear()
 
-    def _open_cycle(self) -> None:
-        params = [p for group in self.param_groups for p in group["params"]]
-        centers = [self.state[p]["center"] for p in params]
-        kernels.read_center_(centers, params)
-        torch._foreach_copy_([self.state[p]["average"] for p in params], centers)
-
-    def _inner_step(self) -> None:
-        count = self.param_groups[0]["inner_updates"]
-        originals = {p: p.grad for group in self.param_groups for p in group["params"] if p.grad is not None}
-        with_grad = [[p for p in group["params"] if p in originals and p.requires_grad] for group in self.param_groups]
-        beside: list[list[Tensor]] = []
-        scales = []
-        try:
-            for group, params in zip(self.param_groups, with_grad, strict=True):
-                centers = [self.state[p]["center"] for p in params]
-                gamma, decoupled, temperature = (own(group, n) for n in ("gamma", "decoupled_pull", "temperature"))
-                lr = float(group["lr"]) if decoupled or temperature else 0.0
-                scales.append(noise.displacement(lr, temperature))
-                beside.append(kernels.offsets(params, centers, lr * gamma) if decoupled and gamma else [])
-                grads = kernels.pulled(params, centers, [p.grad for p in params], 0.0 if decoupled else gamma)
-                for p, g in zip(params, grads, strict=True):
-                    p.grad = g
-            for p in originals:
-                if not p.requires_grad:
-                    p.grad = None
-            self.inner.step()
-        finally:
-            for p, g in originals.items():
-                p.grad = g
-        index = 0
-        for group, params, pulls, scale in zip(self.param_groups, with_grad, beside, scales, strict=True):
-            if pulls:
-                kernels.subtract_(params, pulls)
-            for p in group["params"]:
-                if scale and p in originals and p.requires_grad:
-                    noise.add_gaussian_(p, scale, seed=own(group, "seed"), step=count, index=index)
-                index += 1
-            if params:
-                kernels.average_([self.state[p]["average"] for p in params], params, own(group, "alpha"))
-
     def _close_cycle(self, with_rho: bool) -> None:
-        for group, p, state in self._writable():
-            x, mu = state["center"], state["average"]
-            c = own(group, "gamma") if own(group, "pull") is None else own(group, "pull")
-            rho_grad = None
-            if with_rho and p.grad is not None:
-                decay = group["weight_decay"] if self._decay_at_center else 0.0
-                rho_grad = torch.add(p.grad.to(x.dtype), x, alpha=decay).mul_(own(group, "rho"))
-            if self.outer is None:
-                eta = 1.0 if own(group, "outer_lr") is None else float(own(group, "outer_lr"))
-                # lerp_ is exact at weight 1: with η c = 1 the centre is μ to the last bit.
-                x.lerp_(mu, eta * c)
-                if rho_grad is not None:
-                    x.sub_(rho_grad, alpha=eta)
-            else:
-                pull = torch.sub(x, mu).mul_(c)
-                x.grad = pull if rho_grad is None else pull.add_(rho_grad)
+        cycle.pull_centers(self._writable(), self.outer is None, self._decay_at_center, with_rho)
         if self.outer is not None:
             for group, outer_group in zip(self.param_groups, self.outer.param_groups, strict=True):
                 outer_group.update(self._outer_settings(group))
@@ -312,7 +247,7 @@ class NestedOptimizer(Optimizer):
             return
         self._adopt_new_groups()
         if self._switch.at_center and self.cycle_position == 0:
-            self._open_cycle()
+            cycle.open_cycle(self.param_groups, self.state)
         self._switch.move(lambda: [(p, state) for _, p, state in self._writable()])
         self._count(at_center=self._switch.at_center)
 
@@ -346,7 +281,7 @@ class NestedOptimizer(Optimizer):
     def _adopt(self, group: dict[str, Any]) -> None:
         """Gives a group's parameters their centres; nothing is changed if the group is refused."""
         first = self.param_groups[0] if self.param_groups else group
-        _check_settings(group, first)
+        check_settings(group, first)
         if own(group, "restart") and any(self.inner.state.get(p) for p in group["params"]):
             raise ValueError(
                 f"restart={own(group, 'restart')!r} needs an inner optimizer without state, but this "
@@ -441,19 +376,4 @@ class NestedOptimizer(Optimizer):
         if self.param_groups[0]["at_center"]:
             raise RuntimeError(
                 f"{call} while the parameters are at the centre: leave at_center(), or call optimizer.train(), first"
-            )
-
-
-def _check_settings(group: dict[str, Any], first: dict[str, Any]) -> None:
-    settings = {name: own(group, name) for name in OWN}
-    check_group(settings)
-    check_movable(settings)
-    for name in SCHEDULED:
-        if callable(settings[name]):
-            scheduled(name, settings[name], first.get("outer_updates", 0))
-    for name in WHOLE:
-        if settings[name] != own(first, name):
-            raise ValueError(
-                f"{name}={settings[name]!r} in one group but {own(first, name)!r} in another: it is one for the whole "
-                "optimizer, so give it to the constructor alone"
             )
