@@ -38,6 +38,7 @@ def test_an_idx_file_is_read_back(tmp_path: Path) -> None:
         (gzip.compress(b"\0\0\x0d\1" + b"\0" * 8), "no IDX file of unsigned bytes"),
         (gzip.compress(b"\0"), "no IDX file of unsigned bytes"),
     ],
+    ids=["missing", "cut off", "plain text", "too short", "floats", "no header"],
 )
 def test_a_missing_or_broken_file_is_named(tmp_path: Path, content: bytes | None, what: str) -> None:
     path = tmp_path / "images.gz"
