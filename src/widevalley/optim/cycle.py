@@ -23,7 +23,9 @@ def open_cycle(groups: list[Group], state: Mapping[Tensor, Group]) -> None:
     torch._foreach_copy_([state[p]["average"] for p in params], centers)
 
 
-def inner_step(inner: Optimizer, groups: list[Group], state: Mapping[Tensor, Group]) -> None:
+def inner_step(
+    inner: Optimizer, groups: list[Group], state: Mapping[Tensor, Group], scratch: dict[Tensor, Tensor]
+) -> None:
     """Lines 4 to 6 for every parameter that has a gradient and is not frozen; ``p.grad`` is as before afterwards."""
     count = groups[0]["inner_updates"]
     originals = {p: p.grad for group in groups for p in group["params"] if p.grad is not None}
@@ -37,7 +39,7 @@ def inner_step(inner: Optimizer, groups: list[Group], state: Mapping[Tensor, Gro
             lr = float(group["lr"]) if decoupled or temperature else 0.0
             scales.append(noise.displacement(lr, temperature))
             beside.append(kernels.offsets(params, centers, lr * gamma) if decoupled and gamma else [])
-            grads = kernels.pulled(params, centers, [p.grad for p in params], 0.0 if decoupled else gamma)
+            grads = kernels.pulled(params, centers, [p.grad for p in params], 0.0 if decoupled else gamma, scratch)
             for p, g in zip(params, grads, strict=True):
                 p.grad = g
         for p in originals:

@@ -10,21 +10,35 @@ import torch
 from torch import Tensor
 
 
-def pulled(x_primes: list[Tensor], centers: list[Tensor], grads: list[Tensor], gamma: float) -> list[Tensor]:
-    """New tensors ∇f(x′) + γ(x′ − x), in the layout and type of ``x_primes`` (line 4)."""
-    if gamma == 0:
-        # Still copies: torch's own optimizers add weight decay and momentum into the gradients they get.
-        return [g.clone() for g in grads]
+def pulled(
+    x_primes: list[Tensor], centers: list[Tensor], grads: list[Tensor], gamma: float, scratch: dict[Tensor, Tensor]
+) -> list[Tensor]:
+    """∇f(x′) + γ(x′ − x), in the layout and type of ``x_primes`` (line 4).
+
+    Never the tensors ``grads`` themselves: torch's own optimizers add weight decay and momentum into the gradients they
+    get. On a CPU the results are kept in ``scratch`` for the next call, since asking the system for as much memory
+    again at each step took three times as long as the arithmetic (mnistfc, two cores). Accelerators have an allocator
+    that caches.
+    """
     if _on_accelerator(x_primes):
         difference = list(torch._foreach_sub(x_primes, centers))
         torch._foreach_mul_(difference, gamma)
         torch._foreach_add_(difference, grads)
-    else:
-        difference = []
-        for x_prime, x, g in zip(x_primes, centers, grads, strict=True):
-            d = torch.sub(x_prime, x)
-            difference.append(torch.add(g, d, alpha=gamma, out=d))
-    return [d.to(x_prime.dtype) for d, x_prime in zip(difference, x_primes, strict=True)]
+        return [d.to(x_prime.dtype) for d, x_prime in zip(difference, x_primes, strict=True)]
+    results = []
+    for x_prime, x, g in zip(x_primes, centers, grads, strict=True):
+        kept = scratch.get(x_prime)
+        if kept is None or kept.shape != x_prime.shape or kept.dtype != x_prime.dtype:
+            kept = scratch[x_prime] = torch.empty_like(x_prime)
+        if gamma == 0:
+            kept.copy_(g)
+        elif x.dtype == x_prime.dtype:
+            torch.sub(x_prime, x, out=kept)
+            torch.add(g, kept, alpha=gamma, out=kept)
+        else:
+            kept.copy_(torch.sub(x_prime, x).mul_(gamma).add_(g))
+        results.append(kept)
+    return results
 
 
 def offsets(x_primes: list[Tensor], centers: list[Tensor], factor: float) -> list[Tensor]:

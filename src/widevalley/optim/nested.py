@@ -120,6 +120,7 @@ class NestedOptimizer(Optimizer):
         self._schedules: list[dict[str, Schedule]] = []
         self._switch = CenterSwitch()
         self._blanks: dict[str, dict[Tensor, dict[str, Any]]] = {}
+        self._scratch: dict[Tensor, Tensor] = {}
         given = [dict(group) for group in inner.param_groups]
         try:
             super().__init__(inner.param_groups, {**inner.defaults, **renamed, **COUNTERS})
@@ -174,7 +175,7 @@ class NestedOptimizer(Optimizer):
         if position == 0:
             cycle.open_cycle(self.param_groups, self.state)
         if position < own(self.param_groups[0], "inner_steps"):
-            cycle.inner_step(self.inner, self.param_groups, self.state)
+            cycle.inner_step(self.inner, self.param_groups, self.state, self._scratch)
             self._count(cycle_position=position + 1, inner_updates=self.param_groups[0]["inner_updates"] + 1)
             if self.cycle_position == self.cycle_length:
                 self._close_cycle(with_rho=False)
@@ -370,7 +371,7 @@ class NestedOptimizer(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         own = ("inner", "outer", "check_finite", "_schedules", "_switch", "_blanks")
-        return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in own}, "_scratch": {}}
 
     def _refuse_at_center(self, call: str) -> None:
         if self.param_groups[0]["at_center"]:

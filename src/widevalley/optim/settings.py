@@ -9,9 +9,9 @@ from torch.optim import Optimizer
 
 from widevalley.validation import flag, integer, pair_of_betas, real
 
-# Defaults with which a newcomer passes only the parameters and the learning rate that SGD had.
-# L and α are the authors' later runs'; γ lies between their MNIST and CIFAR-10 values. The measurements behind them
-# (results/defaults/digits.jsonl, read in docs/choosing.md) rule out γ >= 1 and T >= 1e-4, and show that restarting slows
+# Defaults with which a newcomer passes only the parameters and the learning rate that SGD had. L and α are the authors'
+# later runs'; γ lies between their MNIST and CIFAR-10 values. The measurements behind them
+# (results/defaults/digits.jsonl, read in docs/choosing.md) rule out γ = 1 and T = 1/N, and show that restarting slows
 # training down; among the rest they do not decide.
 INNER_STEPS = 20
 GAMMA = 1e-2
