@@ -238,3 +238,14 @@ def test_evaluation_uses_the_new_statistics() -> None:
     normalised = model(3 * data + 5)
     torch.testing.assert_close(normalised.mean(dim=0), torch.zeros(4), rtol=0, atol=1e-5)
     torch.testing.assert_close(normalised.var(dim=0), torch.ones(4), rtol=0, atol=1e-4)
+
+
+def test_a_last_batch_of_one_sample_passes_without_counting() -> None:
+    """One value a channel has no variance: torch refuses it in training mode."""
+    torch.manual_seed(0)
+    model, inputs = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)), torch.randn(9, 3)
+    update_batchnorm(model, inputs.split(4))
+    found = {name: value.clone() for name, value in model[1].named_buffers()}
+    update_batchnorm(model, inputs[:8].split(4))
+    for name, value in model[1].named_buffers():
+        assert torch.equal(found[name], value), name

@@ -18,7 +18,8 @@ def update_batchnorm(model: Module, loader: Iterable[Any]) -> None:
     running mean = Σ_b n_b mean_b / Σ_b n_b, running variance = Σ_b n_b var_b / Σ_b n_b, with the unbiased variance of
     each
     batch and n_b the number of values per channel in it: a ragged last batch counts by its size (``torch``'s own
-    ``update_bn`` weights all batches alike, and leaves dropout on).
+    ``update_bn`` weights all batches alike, and leaves dropout on), and one with a single value a channel, which has no
+    variance, not at all. Layers that training holds in eval mode are re-estimated too.
 
     Args:
         model: evaluated with dropout off; its modes, momenta and parameters, and torch's global random states, are as
@@ -71,8 +72,11 @@ def _weigh(seen: dict[_BatchNorm, int]) -> Callable[[Module, tuple[Any, ...]], N
     def hook(layer: Module, inputs: tuple[Any, ...]) -> None:
         assert isinstance(layer, _BatchNorm)
         count = inputs[0].numel() // layer.num_features
-        seen[layer] += count
-        layer.momentum = count / seen[layer]
+        # One value a channel has no variance: such a batch passes with the statistics so far.
+        layer.train(count > 1)
+        if count > 1:
+            seen[layer] += count
+            layer.momentum = count / seen[layer]
 
     return hook
 

@@ -50,6 +50,15 @@ def integer(name: str, value: Any, *, minimum: int, maximum: int | None = None) 
         raise ValueError(f"{name}={value!r} is out of range: give an integer{bounds}")
 
 
+def plain(value: Any) -> Any:
+    """A number as Python's own int or float; anything else as it is."""
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
 def flag(name: str, value: Any) -> None:
     """Refuses what is neither True nor False."""
     if not isinstance(value, bool):

@@ -122,7 +122,6 @@ GREEDY = {
     "nested sgd, nesterov": nested(
         lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.1, foreach=False)
     ),
-    "nested sgd, maximize": nested(lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, maximize=True, foreach=True)),
     "nested adam, foreach": nested(lambda p: torch.optim.Adam(p, lr=0.05, weight_decay=0.1, foreach=True)),
     "nested sgd, nesterov outside": nested(
         lambda p: torch.optim.SGD(p, lr=0.05),

@@ -18,6 +18,8 @@ def center_state_dict(model: Module, optimizer: NestedOptimizer) -> dict[str, An
     Buffers are the model's present ones: batch-norm statistics belong to the x′ that training has seen, so re-estimate
     them with ``update_batchnorm`` at the centre before saving.
     """
+    # Wrappers such as Accelerate's keep the optimizer they wrap under this name.
+    optimizer = optimizer if isinstance(optimizer, NestedOptimizer) else optimizer.optimizer
     with optimizer.at_center():
         live = model.state_dict()
         saved: OrderedDict[str, Any] = OrderedDict(

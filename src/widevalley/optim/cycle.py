@@ -15,6 +15,11 @@ from widevalley.optim.settings import own
 Group = dict[str, Any]
 
 
+def center_dtype(p: Tensor) -> torch.dtype:
+    """x and μ are float32 where the parameter has less."""
+    return torch.float32 if p.dtype in (torch.bfloat16, torch.float16) else p.dtype
+
+
 def open_cycle(groups: list[Group], state: Mapping[Tensor, Group]) -> None:
     """Line 1: x is what the parameters hold, μ ← x."""
     params = [p for group in groups for p in group["params"]]

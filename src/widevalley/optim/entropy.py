@@ -16,9 +16,10 @@ from widevalley.optim.settings import check_group
 class EntropySGD(NestedOptimizer):
     """Entropy-SGD (Chaudhari et al., Algorithm 1): SGD with momentum inside SGD with momentum.
 
-    Minimises ρ f(x) − F(x, γ) with the local entropy F(x, γ) = log ∫ exp(−f(x′) − γ/2 ‖x − x′‖²) dx′, whose gradient is
-    −γ(x − ⟨x′⟩) (Eqs. 6 and 7). L steps of Langevin dynamics around x estimate ⟨x′⟩ by μ. With x′ = μ = x at its
-    start, a cycle is::
+    With ``pull=None`` and T = 1 it minimises ρ f(x) − F(x, γ), with the local entropy
+    F(x, γ) = log ∫ exp(−f(x′) − γ/2 ‖x − x′‖²) dx′, whose gradient is −γ(x − ⟨x′⟩) (Eqs. 6 and 7): L steps of Langevin
+    dynamics around x estimate ⟨x′⟩ by μ. The default pull follows −∇F/γ instead, and at the default T = 0 the inner
+    loop descends f(x′) + γ/2 ‖x − x′‖² without noise. With x′ = μ = x at its start, a cycle is::
 
         L times:   d  = ∇f(x′; ξ) + λx′ + γ(x′ − x)
                    v  ← m v + d,   x′ ← x′ − η′ v  (Nesterov: − η′(d + m v))  + √(2η′T) N(0, I)
@@ -88,10 +89,14 @@ class EntropySGD(NestedOptimizer):
             raise TypeError("outer_lr=None is not a number: give one > 0, such as 1.0, or a function of t")
         _fuse(group)
         super()._adopt(group)
-        if group["momentum"]:
-            # A zero buffer is as good as none, and torch's fused SGD fails where a first gradient comes late.
-            for p in group["params"]:
-                self.state[p]["inner"]["momentum_buffer"] = torch.zeros_like(p)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        # A zero buffer is as good as none, and torch's fused SGD fails where a first gradient comes late.
+        for group in self.param_groups:
+            for p in group["params"] if group["momentum"] else ():
+                if self.inner.state[p].get("momentum_buffer") is None:
+                    self.inner.state[p]["momentum_buffer"] = torch.zeros_like(p)
 
     def _close_cycle(self, with_rho: bool) -> None:
         self._build_outer()
@@ -105,7 +110,8 @@ class EntropySGD(NestedOptimizer):
 
     def _renew(self, inner_state: dict[str, Any]) -> None:
         for buffer in inner_state.values():
-            buffer.zero_()
+            if buffer is not None:
+                buffer.zero_()
 
     def _outer_settings(self, group: dict[str, Any]) -> dict[str, Any]:
         momentum = group["outer_momentum"]
@@ -184,11 +190,18 @@ def _groups(params: ParamsT, settings: dict[str, Any]) -> list[dict[str, Any]]:
     check_group(settings)
     if isinstance(params, Tensor):
         raise TypeError("params is a tensor: give an iterable of parameters or of groups, such as model.parameters()")
-    given: list[Any] = list(params)
+    try:
+        given: list[Any] = list(params)
+    except TypeError:
+        raise TypeError(
+            f"params={params!r} is not an iterable: give parameters or groups, such as model.parameters()"
+        ) from None
     if not given:
         raise ValueError("params is empty: give at least one parameter")
     groups: list[dict[str, Any]] = [{**group} for group in given] if isinstance(given[0], dict) else [{"params": given}]
     for group in groups:
+        if "params" not in group:
+            raise ValueError(f"a group has no 'params', only {sorted(group)}: give its parameters there")
         members = group["params"]
         group["params"] = (
             [members] if isinstance(members, Tensor) else members if isinstance(members, set) else list(members)

@@ -12,10 +12,10 @@ from torch.optim import Optimizer
 
 from widevalley.optim import checkpoint, cycle
 from widevalley.optim import settings as default
-from widevalley.optim.refusals import has_gradients, refuse
-from widevalley.optim.settings import COUNTERS, SCHEDULED, check_group, check_settings, key_of, own, scheduled
+from widevalley.optim.refusals import has_gradients, refuse, refuse_other_parameters
+from widevalley.optim.settings import COUNTERS, OWN, SCHEDULED, check_group, check_settings, key_of, own, scheduled
 from widevalley.optim.switch import CenterSwitch
-from widevalley.validation import flag
+from widevalley.validation import flag, plain
 
 Schedule = Callable[[int], float]
 
@@ -128,6 +128,7 @@ class NestedOptimizer(Optimizer):
             if outer is not None:
                 self.outer = outer([self._outer_group(group) for group in self.param_groups])
                 refuse("outer", self.outer)
+                refuse_other_parameters(self.outer, [self._outer_group(group)["params"] for group in self.param_groups])
                 self._link_outer()
         except Exception:
             for group, before in zip(inner.param_groups, given, strict=True):
@@ -173,8 +174,10 @@ class NestedOptimizer(Optimizer):
             return loss
         position = self.cycle_position
         if position == 0:
+            self._follow_model()
             cycle.open_cycle(self.param_groups, self.state)
         if position < own(self.param_groups[0], "inner_steps"):
+            self._prepare()
             cycle.inner_step(self.inner, self.param_groups, self.state, self._scratch)
             self._count(cycle_position=position + 1, inner_updates=self.param_groups[0]["inner_updates"] + 1)
             if self.cycle_position == self.cycle_length:
@@ -194,11 +197,30 @@ class NestedOptimizer(Optimizer):
         if self.cycle_position > 0:
             self._close_cycle(with_rho=False)
 
+    def _follow_model(self) -> None:
+        """Where the model was moved or converted after construction, the state goes along."""
+        for p, state in self.state.items():
+            x = state["center"]
+            if x.device == p.device and x.dtype == cycle.center_dtype(p):
+                continue
+            held = self.inner.state[p]
+            for name in [name for name, value in held.items() if isinstance(value, Tensor) and value.shape == p.shape]:
+                held[name] = held[name].to(p)
+            outer_held = self.outer.state[x] if self.outer is not None else {}
+            for name in [n for n, value in outer_held.items() if isinstance(value, Tensor) and value.shape == p.shape]:
+                outer_held[name] = outer_held[name].to(p.device, cycle.center_dtype(p))
+            for name in ("center", "average"):
+                state[name].data = state[name].to(p.device, cycle.center_dtype(p))
+
+    def _prepare(self) -> None:
+        """Before each inner step; nothing here."""
+
     def _renew(self, inner_state: dict[str, Any]) -> None:
         """Makes the inner optimizer's state of one parameter as new: it fills an empty one at its next step."""
         inner_state.clear()
 
     def _close_cycle(self, with_rho: bool) -> None:
+        self._link_outer()
         cycle.pull_centers(self._writable(), self.outer is None, self._decay_at_center, with_rho)
         if self.outer is not None:
             for group, outer_group in zip(self.param_groups, self.outer.param_groups, strict=True):
@@ -208,7 +230,7 @@ class NestedOptimizer(Optimizer):
         for group, p, state in self._writable():
             p.copy_(state["center"])
             if own(group, "restart"):
-                self._renew(state["inner"])
+                self._renew(self.inner.state[p])
         for state in self.state.values():
             state["average"].copy_(state["center"])
         self._count(cycle_position=0, outer_updates=self.outer_updates + 1)
@@ -248,6 +270,7 @@ class NestedOptimizer(Optimizer):
             return
         self._adopt_new_groups()
         if self._switch.at_center and self.cycle_position == 0:
+            self._follow_model()
             cycle.open_cycle(self.param_groups, self.state)
         self._switch.move(lambda: [(p, state) for _, p, state in self._writable()])
         self._count(at_center=self._switch.at_center)
@@ -272,7 +295,8 @@ class NestedOptimizer(Optimizer):
             raise
 
     def _adopt_new_groups(self) -> None:
-        """Groups that were added to the inner optimizer by hand."""
+        """Groups added to the inner optimizer by hand, and a list of groups put in place of the old one."""
+        self.inner.param_groups = self.param_groups
         while len(self._schedules) < len(self.param_groups):
             group = self.param_groups[len(self._schedules)]
             for name, value in self.defaults.items():
@@ -290,10 +314,14 @@ class NestedOptimizer(Optimizer):
                 "first step, or restart=False"
             )
         group.update({name: first[name] for name in COUNTERS})
+        for name in OWN:
+            # Python's own numbers: numpy's do not pass torch.load(weights_only=True).
+            group[key_of(name, self.inner)] = plain(own(group, name))
         self._schedules.append({name: own(group, name) for name in SCHEDULED if callable(own(group, name))})
         for p in group["params"]:
-            x = p.detach().to(torch.float32 if p.dtype in (torch.bfloat16, torch.float16) else p.dtype, copy=True)
-            self.state[p] = {"center": x, "average": x.clone(), "inner": self.inner.state[p]}
+            x = p.detach().to(cycle.center_dtype(p), copy=True)
+            # Only the name, for torch.distributed.checkpoint: the inner optimizer holds its state itself.
+            self.state[p] = {"center": x, "average": x.clone(), "inner": {}}
         self._blanks.clear()
         self._apply_schedules()
         if self.outer is not None:
@@ -314,9 +342,16 @@ class NestedOptimizer(Optimizer):
         return {} if own(group, "outer_lr") is None else {"lr": own(group, "outer_lr")}
 
     def _link_outer(self) -> None:
-        assert self.outer is not None
-        for state in self.state.values():
-            state["outer"] = self.outer.state[state["center"]]
+        """The outer optimizer holds the very tensors of ``state``, also after a trainer has put others there."""
+        if self.outer is None:
+            return
+        for group, outer_group in zip(self.param_groups, self.outer.param_groups, strict=True):
+            for number, p in enumerate(group["params"]):
+                x, held = self.state[p]["center"], outer_group["params"][number]
+                self.state[p].setdefault("outer", {})
+                if held is not x:
+                    outer_group["params"][number] = x
+                    self.outer.state[x] = self.outer.state.pop(held, {})
 
     def _writable(self) -> Iterator[tuple[dict[str, Any], Tensor, dict[str, Any]]]:
         """Group, parameter and state of all that the cycle may write: not of the frozen ones."""
@@ -336,9 +371,10 @@ class NestedOptimizer(Optimizer):
         """As any optimizer's: tensors under ``"state"`` (x, μ, and in ``"inner"``, ``"outer"`` those of the two
         optimizers; at the centre x′ too), numbers under ``"param_groups"``. Functions are not saved."""
         self._adopt_new_groups()
-        optimizers = {"inner": self.inner} if self.outer is None else {"inner": self.inner, "outer": self.outer}
+        self._link_outer()
+        self._switch.confirm()
         live = self.state
-        self.state = checkpoint.completed(live, optimizers, self._blanks)
+        self.state = checkpoint.completed(live, self._optimizers(), self._blanks)
         try:
             saved = super().state_dict()
         finally:
@@ -362,12 +398,16 @@ class NestedOptimizer(Optimizer):
             raise RuntimeError("load_state_dict() inside at_center(): leave it first")
         for hook in self._optimizer_load_state_dict_pre_hooks.values():
             state_dict = hook(self, state_dict) or state_dict
-        samples = checkpoint.load(state_dict, self.param_groups, self.state, self.outer)
+        self._link_outer()
+        samples = checkpoint.load(state_dict, self.param_groups, self.state, self._optimizers())
         self._switch.place(samples, self.state)
         self._count(at_center=False)
         self._apply_schedules()
         for post_hook in self._optimizer_load_state_dict_post_hooks.values():
             post_hook(self)
+
+    def _optimizers(self) -> dict[str, Optimizer]:
+        return {"inner": self.inner} if self.outer is None else {"inner": self.inner, "outer": self.outer}
 
     def __getstate__(self) -> dict[str, Any]:
         own = ("inner", "outer", "check_finite", "_schedules", "_switch", "_blanks")

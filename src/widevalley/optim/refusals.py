@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 
@@ -22,6 +23,20 @@ def refuse(name: str, optimizer: Any) -> None:
         raise ValueError(
             f"{name}={type(optimizer).__name__} needs a closure that it calls several times, but a step here is one "
             "gradient: give an optimizer that steps on p.grad, such as torch.optim.SGD"
+        )
+
+
+def refuse_other_parameters(outer: Optimizer, centers: list[list[Tensor]]) -> None:
+    """Refuses an outer optimizer that is not over the centres, group by group.
+
+    Raises:
+        ValueError: saying so.
+    """
+    held = [[id(p) for p in group["params"]] for group in outer.param_groups]
+    if held != [[id(x) for x in group] for group in centers]:
+        raise ValueError(
+            f"outer={type(outer).__name__} is not over the centres in the order of the groups it was given: build it "
+            "from the groups alone, as in lambda groups: torch.optim.SGD(groups, lr=0.7)"
         )
 
 

@@ -74,6 +74,11 @@ def check_movable(group: dict[str, Any]) -> None:
 
 def check_settings(group: dict[str, Any], first: dict[str, Any]) -> None:
     """Refuses a group whose settings are wrong, can never move, or differ from the first's where one is for all."""
+    if group.get("maximize"):
+        raise ValueError(
+            f"maximize={group['maximize']!r} would turn the pull away from the centre: give maximize=False and the "
+            "negative of what is to be maximized"
+        )
     settings = {name: own(group, name) for name in OWN}
     check_group(settings)
     check_movable(settings)
@@ -95,12 +100,15 @@ def scheduled(name: str, function: Callable[[int], float], t: int) -> float:
     Raises:
         TypeError, ValueError: naming the setting, the value and t.
     """
-    value = function(t)
+    try:
+        value = function(t)
+    except Exception as error:
+        raise ValueError(f"{name}={function!r} failed at t = {t} ({error!r}): give a function of that count") from error
     try:
         real(name, value, minimum=0.0)
     except (TypeError, ValueError) as error:
         raise type(error)(f"at t = {t} its function gave {error}") from None
-    return value
+    return float(value)
 
 
 def _nonnegative(name: str, value: Any) -> None:
@@ -135,7 +143,7 @@ def _inner_steps(name: str, value: Any) -> None:
 
 
 def _seed(name: str, value: Any) -> None:
-    integer(name, value, minimum=0)
+    integer(name, value, minimum=0, maximum=2**64 - 1)
 
 
 _CHECKS = {
