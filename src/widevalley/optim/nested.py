@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from widevalley.optim import checkpoint, cycle
+from widevalley.optim import checkpoint, cycle, links
 from widevalley.optim import settings as default
 from widevalley.optim.refusals import has_gradients, refuse, refuse_other_parameters
 from widevalley.optim.settings import COUNTERS, OWN, SCHEDULED, check_group, check_settings, key_of, own, scheduled
@@ -174,7 +174,7 @@ class NestedOptimizer(Optimizer):
             return loss
         position = self.cycle_position
         if position == 0:
-            self._follow_model()
+            links.follow_model(self.state, self.inner, self.outer)
             cycle.open_cycle(self.param_groups, self.state)
         if position < own(self.param_groups[0], "inner_steps"):
             self._prepare()
@@ -196,21 +196,6 @@ class NestedOptimizer(Optimizer):
         self._switch.confirm()
         if self.cycle_position > 0:
             self._close_cycle(with_rho=False)
-
-    def _follow_model(self) -> None:
-        """Where the model was moved or converted after construction, the state goes along."""
-        for p, state in self.state.items():
-            x = state["center"]
-            if x.device == p.device and x.dtype == cycle.center_dtype(p):
-                continue
-            held = self.inner.state[p]
-            for name in [name for name, value in held.items() if isinstance(value, Tensor) and value.shape == p.shape]:
-                held[name] = held[name].to(p)
-            outer_held = self.outer.state[x] if self.outer is not None else {}
-            for name in [n for n, value in outer_held.items() if isinstance(value, Tensor) and value.shape == p.shape]:
-                outer_held[name] = outer_held[name].to(p.device, cycle.center_dtype(p))
-            for name in ("center", "average"):
-                state[name].data = state[name].to(p.device, cycle.center_dtype(p))
 
     def _prepare(self) -> None:
         """Before each inner step; nothing here."""
@@ -270,7 +255,7 @@ class NestedOptimizer(Optimizer):
             return
         self._adopt_new_groups()
         if self._switch.at_center and self.cycle_position == 0:
-            self._follow_model()
+            links.follow_model(self.state, self.inner, self.outer)
             cycle.open_cycle(self.param_groups, self.state)
         self._switch.move(lambda: [(p, state) for _, p, state in self._writable()])
         self._count(at_center=self._switch.at_center)
@@ -342,16 +327,8 @@ class NestedOptimizer(Optimizer):
         return {} if own(group, "outer_lr") is None else {"lr": own(group, "outer_lr")}
 
     def _link_outer(self) -> None:
-        """The outer optimizer holds the very tensors of ``state``, also after a trainer has put others there."""
-        if self.outer is None:
-            return
-        for group, outer_group in zip(self.param_groups, self.outer.param_groups, strict=True):
-            for number, p in enumerate(group["params"]):
-                x, held = self.state[p]["center"], outer_group["params"][number]
-                self.state[p].setdefault("outer", {})
-                if held is not x:
-                    outer_group["params"][number] = x
-                    self.outer.state[x] = self.outer.state.pop(held, {})
+        if self.outer is not None:
+            links.point_outer_at_centers(self.outer, self.param_groups, self.state)
 
     def _writable(self) -> Iterator[tuple[dict[str, Any], Tensor, dict[str, Any]]]:
         """Group, parameter and state of all that the cycle may write: not of the frozen ones."""
