@@ -188,10 +188,25 @@ def test_a_step_without_any_gradient_leaves_the_cycle(name: str) -> None:
 # ---------------------------------------------------------------------- groups
 
 
+def takes_groups_later(kind: type[torch.optim.Adagrad]) -> bool:
+    """torch's own Adagrad of 2.11 makes its state in the constructor alone, and fails on a group added later."""
+    optimizer = kind([nn.Parameter(torch.zeros(1))])
+    added = nn.Parameter(torch.zeros(1))
+    optimizer.add_param_group({"params": [added]})
+    added.grad = torch.zeros(1)
+    try:
+        optimizer.step()
+    except KeyError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("to_inner", [False, True], ids=["added", "added to inner"])
 @pytest.mark.parametrize("position", range(CYCLE))
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_group_added_in_mid_cycle_joins_where_it_is(name: str, position: int, to_inner: bool) -> None:
+    if "adagrad" in name and not takes_groups_later(torch.optim.Adagrad):
+        pytest.skip("this torch's Adagrad takes no groups after construction")
     model = Network()
     optimizer = OPTIMIZERS[name]([model.first, model.last, model.late], rho=RHO)
     train(model, optimizer, range(10, 10 + CYCLE + position))
