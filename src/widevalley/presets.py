@@ -21,10 +21,9 @@ paper = {
 """The text, as printed (Algorithm 1, Secs. 4.3 and 5.2, LeNet; η = 0.1 from Sec. 5.3 and η′ = 0.1 η).
 
 mnistfc has ``inner_steps=5, gamma=1.0, rho=0.0``, CIFAR-10 ``rho=0.01``. Not reproduced: the falling learning rate
-(÷5 every
-5 epochs, in both loops alike: a schedule's business), dropout, and which of "Nesterov's momentum or Adam" ran where.
-Whether momenta outlive a cycle is not said; line 1 starts the inner loop anew, so here they do not. The
-printed noise, 2√η′ N(0, I), is T = 2: it does not train MNIST (``temperature=1e-8`` is what the authors ran).
+(÷5 every 5 epochs, in both loops alike: a schedule's business), dropout, and which of "Nesterov's momentum or Adam" ran
+where. Whether momenta outlive a cycle is not said; line 1 starts the inner loop anew, so here they do not. The printed
+noise, 2√η′ N(0, I), is T = 2: it does not train MNIST (``temperature=1e-8`` is what the authors ran).
 """
 
 authors = {
@@ -45,8 +44,7 @@ authors = {
 """The authors' published runs and final text on MNIST; CIFAR-10 has ``gamma=Geometric(0.03, 1e-3), weight_decay=1e-3``.
 
 Not reproduced: η falls by epochs (MNIST: 1, then 0.1 from the third epoch of outer updates; CIFAR-10: 1, 0.2, 0.04),
-    which
-depends on the size of the data: give ``outer_lr`` a function of t.
+which depends on the size of the data: give ``outer_lr`` a function of t.
 """
 
 __all__ = ["authors", "paper"]

@@ -126,3 +126,13 @@ def test_the_choice_is_by_mean_validation_error_then_loss_and_never_a_diverged_r
 def test_tuning_seeds_are_no_final_seeds() -> None:
     assert not set(PLAN.tuning_seeds) & set(range(1000))
     assert module.FIRST_TUNING_SEED == 1000
+
+
+@pytest.mark.parametrize("content", ["", '{"kind": "res', "\udcff"])
+def test_a_damaged_unit_is_named(finished: Path, digits: Data, tmp_path: Path, content: str) -> None:
+    (tmp_path / "units").mkdir()
+    (tmp_path / "comparison.json").write_bytes((finished / "comparison.json").read_bytes())
+    damaged = tmp_path / "units" / "tune-sgd-lr0.01-seed1000.jsonl"
+    damaged.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(FolderError, match=rf"{damaged.name} is damaged.*delete it"):
+        compare(PLAN, digits, tmp_path, resume=True, progress=Silent())

@@ -331,3 +331,24 @@ def test_center_state_dict_of_tied_weights() -> None:
     assert fresh.output.weight is fresh.embedding.weight
     assert torch.equal(fresh.output.weight, x)
     assert not torch.equal(model.output.weight, x)
+
+
+def test_a_move_that_fails_half_way_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when there is no memory for the second parameter's x′."""
+    model = Network()
+    optimizer = entropy_sgd(model.parameters())
+    train(model, optimizer, range(5))
+    before = snapshot(model, optimizer)
+    clones = iter([True, False])
+    clone = Tensor.clone
+
+    def scarce(tensor: Tensor, **options: Any) -> Tensor:
+        if not next(clones, True):
+            raise MemoryError
+        return clone(tensor, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Tensor, "clone", scarce)
+        with pytest.raises(MemoryError), optimizer.at_center():
+            pass
+    assert_same(snapshot(model, optimizer), before)

@@ -121,13 +121,27 @@ def _run(unit: Unit, task: Task, data: Data, folder: Path, progress: Progress) -
     skipped = path.exists()
     progress.unit(unit, skipped)
     if skipped:
-        result: Record = json.loads(path.read_text().splitlines()[-1])
+        result = _last_record(path)
     else:
-        records = [_configuration(unit, task), *train.run(unit, task, data, progress.gradient)]
+        records: list[Record] = [_configuration(unit, task), *train.run(unit, task, data, progress.gradient)]
         _write(path, "".join(json.dumps(_rounded(record)) + "\n" for record in records))
         result = records[-1]
     progress.result(unit, result)
     return result
+
+
+def _last_record(path: Path, whole: bool = False) -> Record:
+    """The last line's record, or the ``whole`` file's.
+
+    Raises:
+        FolderError: the file is damaged.
+    """
+    try:
+        text = path.read_text()
+        record: Record = json.loads(text if whole else text.splitlines()[-1])
+    except (ValueError, IndexError) as error:
+        raise FolderError(f"{path} is damaged ({error}): delete it, and go on with --resume") from None
+    return record
 
 
 def _claim(folder: Path, header: Record, resume: bool) -> None:
@@ -137,7 +151,7 @@ def _claim(folder: Path, header: Record, resume: bool) -> None:
             raise FolderError(
                 f"{folder} holds a comparison already: add --resume to go on with it, or give another --out"
             )
-        found = json.loads(path.read_text())
+        found = _last_record(path, whole=True)
         different = [key for key in header if key != "command" and header[key] != found.get(key)]
         if different:
             says = "; ".join(f"{key}: {found.get(key)!r} there, {header[key]!r} now" for key in different)

@@ -41,11 +41,10 @@ class EntropySGD(NestedOptimizer):
         inner_steps, gamma, rho, alpha, pull, temperature, restart, decoupled_pull, seed, check_finite: see
             ``NestedOptimizer``.
 
-    ``presets.paper`` and ``presets.authors`` are the settings of the text and of the authors' later runs. The
-    defaults are
-    neither: they were chosen by measurement for a learning rate tuned for SGD (see ``docs/choosing.md``).
+    ``presets.paper`` and ``presets.authors`` are the settings of the text and of the authors' later runs. The defaults
+    are neither: they are meant for a learning rate tuned for SGD (``docs/choosing.md`` has the measurements).
 
-    Cost: one gradient a step. State: x and μ, and a momentum for each loop that has one, each like the parameters.
+    Cost and state as ``NestedOptimizer``; a momentum for each loop that has one, like the parameters.
     """
 
     _decay_at_center = True
@@ -78,8 +77,7 @@ class EntropySGD(NestedOptimizer):
         super().__init__(
             inner,
             restart=restart, decoupled_pull=decoupled_pull, outer_lr=outer_lr, inner_steps=inner_steps, gamma=gamma,
-            rho=rho,
-            alpha=alpha, pull=pull, temperature=temperature, seed=seed, check_finite=check_finite,
+            rho=rho, alpha=alpha, pull=pull, temperature=temperature, seed=seed, check_finite=check_finite,
         )  # fmt: skip
         self._build_outer()
 
@@ -129,7 +127,7 @@ class EntropyAdam(NestedOptimizer):
         lr: η′, step of each gradient, as tuned for Adam.
         betas, eps: of the inner Adam; ``eps`` of the outer one too.
         outer_betas: of the outer Adam. It steps L times more rarely than the inner one, so torch's (0.9, 0.999) would
-            look back over L times more gradients; on the digits that cost accuracy at every learning rate.
+            look back over L times more gradients; on the digits its validation loss was higher at both rates tried.
         weight_decay: λ, coupled L2 (not AdamW's): part of f in both loops.
         outer_lr: η: a number or a function of t. None: the present ``lr`` times the number of inner steps of the cycle
             that ends, with which the centre moves, on a constant gradient, as far as Adam does at the same ``lr``.
@@ -137,7 +135,7 @@ class EntropyAdam(NestedOptimizer):
         inner_steps, gamma, rho, alpha, pull, temperature, restart, decoupled_pull, seed, check_finite: see
             ``NestedOptimizer``.
 
-    Cost: one gradient a step. State: x, μ and two moments for each loop, each like the parameters.
+    Cost and state as ``NestedOptimizer``; two moments for each loop, like the parameters.
     """
 
     _decay_at_center = True
@@ -170,8 +168,7 @@ class EntropyAdam(NestedOptimizer):
         super().__init__(
             inner, torch.optim.Adam,
             restart=restart, decoupled_pull=decoupled_pull, outer_lr=outer_lr, inner_steps=inner_steps, gamma=gamma,
-            rho=rho,
-            alpha=alpha, pull=pull, temperature=temperature, seed=seed, check_finite=check_finite,
+            rho=rho, alpha=alpha, pull=pull, temperature=temperature, seed=seed, check_finite=check_finite,
         )  # fmt: skip
 
     def _adopt(self, group: dict[str, Any]) -> None:

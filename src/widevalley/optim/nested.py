@@ -66,10 +66,11 @@ class NestedOptimizer(Optimizer):
     Deviations from the paper: the average μ and the momenta are the only memory between steps, as in Algorithm 1, but
     ``restart=False`` (the default) keeps the inner optimizer's state over the cycle's end; line 9 is ``pull=None``.
 
-    Cost: one gradient a step, as SGD. State: two tensors like the parameters (x and μ) beside the inner optimizer's.
+    Cost: one gradient a step, as SGD. State: x and μ beside the inner optimizer's, and on a CPU a scratch tensor that
+    is not saved, each like the parameters (``docs/choosing.md`` has the table).
 
-    Evaluate, save and ship at the centre: ``with optimizer.at_center(): …``, or ``center_state_dict(model,
-        optimizer)``.
+    Evaluate, save and ship at the centre: ``with optimizer.at_center(): …``, or
+    ``center_state_dict(model, optimizer)``.
 
     Raises:
         TypeError, ValueError: on arguments that are wrong, or that can never move the centre; LBFGS and others
@@ -257,8 +258,9 @@ class NestedOptimizer(Optimizer):
         if self._switch.at_center and self.cycle_position == 0:
             links.follow_model(self.state, self.inner, self.outer)
             cycle.open_cycle(self.param_groups, self.state)
-        self._switch.move(lambda: [(p, state) for _, p, state in self._writable()])
+        # First, so that a move that fails half way (out of memory) is undone when the context is left.
         self._count(at_center=self._switch.at_center)
+        self._switch.move(lambda: [(p, state) for _, p, state in self._writable()])
 
     # ------------------------------------------------------------------ groups and state
 
