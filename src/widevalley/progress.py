@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from widevalley.experiments.train import Record, Unit
+from widevalley.experiments.train import Unit
+from widevalley.experiments.writing import Record
+
+# Seconds without a line, where there is no bar, after which an evaluation is told.
+SILENCE = 30.0
 
 
 class Narrator:
-    """A ``widevalley.experiments.compare.Progress`` on standard error."""
+    """A ``widevalley.experiments.compare.Progress`` on standard error; ``stop`` is asked between two steps."""
 
-    def __init__(self) -> None:
+    def __init__(self, stop: Callable[[], bool]) -> None:
+        self.stop = stop
         self.console = Console(stderr=True)
         self.bar = Progress(
             TextColumn("{task.description}"),
@@ -29,8 +35,8 @@ class Narrator:
         )
         self.task = self.bar.add_task("starting")
         self.units = self.number = self.before = 0
-        self.current: Unit | None = None
-        self.begun = time.monotonic()
+        self.waits = False
+        self.begun = self.said = time.monotonic()
 
     def __enter__(self) -> Narrator:
         self.bar.start()
@@ -46,26 +52,43 @@ class Narrator:
         self.bar.update(self.task, total=gradients)
         self._say(f"{units} runs, {gradients:,} gradients in all")
 
-    def unit(self, unit: Unit, skipped: bool) -> None:
-        self.number += 1
-        self.current = unit
-        self.bar.update(self.task, description=f"run {self.number} of {self.units}: {_title(unit)}")
+    def unit(self, unit: Unit) -> None:
+        self.waits = False
+        self.bar.update(self.task, description=f"run {self.number + 1} of {self.units}: {_title(unit)}")
         self.begun = time.monotonic()
 
     def gradient(self, done: int) -> None:
         self.bar.update(self.task, completed=self.before + done)
 
-    def result(self, unit: Unit, result: Record) -> None:
+    def evaluation(self, unit: Unit, records: list[Record]) -> None:
+        last = records[-1]
+        told = (
+            f"{last['gradients']:,} of {unit.gradients:,} gradients, validation error {last['validation_error']:.2f} %"
+        )
+        if not self.console.is_terminal and time.monotonic() - self.said > SILENCE:
+            self._say(f"{_title(unit)}: {told}")
+
+    def result(self, unit: Unit, result: Record, skipped: bool) -> None:
+        self.number += 1
         self.before += unit.gradients
         self.bar.update(self.task, completed=self.before)
         said = "diverged" if result["diverged"] else f"validation error {result['validation_error']:.2f} %"
         if "test_error" in result:
             said += f", test error {result['test_error']:.2f} %"
-        took = time.monotonic() - self.begun
-        self._say(f"run {self.number} of {self.units}: {_title(unit)}: {said} ({took:.1f} s)")
+        took = "there already" if skipped else f"{time.monotonic() - self.begun:.1f} s"
+        self._say(f"run {self.number} of {self.units}: {_title(unit)}: {said} ({took})")
+
+    def waiting(self, units: Sequence[Unit]) -> None:
+        if not self.waits:
+            self._say(f"waiting for {len(units)} runs that other processes are at")
+        self.waits = True
+
+    def warn(self, message: str) -> None:
+        self._say(message)
 
     def _say(self, line: str) -> None:
         # Plain lines keep no markup and no escape codes; on a terminal the bar stays below what has been said.
+        self.said = time.monotonic()
         if self.console.is_terminal:
             self.console.print(line, highlight=False, markup=False)
         else:
@@ -73,5 +96,5 @@ class Narrator:
 
 
 def _title(unit: Unit) -> str:
-    what = "tuning" if unit.phase == "tune" else "final"
+    what = {"tune": "tuning", "final": "final", "train": "training"}[unit.phase]
     return f"{what} {unit.method.name}, lr {unit.lr:g}, seed {unit.seed}"

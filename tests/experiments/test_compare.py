@@ -1,62 +1,70 @@
-"""A comparison: the plan, the choice of the learning rate, going on after a kill."""
+"""A comparison: the plan, the choice of the learning rate, going on after a kill, several processes on one folder."""
 
 import json
+import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import quick
+from safetensors.torch import load_file
 
 from widevalley.experiments import compare as module
-from widevalley.experiments.compare import FolderError, Plan, choose, compare
-from widevalley.experiments.data import Data
+from widevalley.experiments.compare import choose, compare
+from widevalley.experiments.folder import Folder, FolderError
 from widevalley.experiments.methods import METHODS
-from widevalley.experiments.tasks import TASKS
-from widevalley.experiments.train import Unit
+from widevalley.experiments.train import Quiet, Stopped, Unit
+from widevalley.experiments.writing import Record, rounded
 
-TASK = replace(TASKS["digits"], tuning_epochs=1, tuning_seeds=2)
-PLAN = Plan(TASK, (METHODS["sgd"], METHODS["entropy-sgd"]), seeds=2, epochs=2.0)
+PLAN = quick.plan("sgd", "entropy-sgd")
 
 
-class Silent:
+class Progress(Quiet):
     def __init__(self) -> None:
-        self.skipped = 0
+        self.total = (0, 0)
+        self.ran: list[str] = []
+        self.skipped: list[str] = []
+        self.warned: list[str] = []
+        self.waited = 0
 
     def start(self, units: int, gradients: int) -> None:
-        # 2 methods x 5 rates x 2 seeds of 17 gradients, and 2 x 2 finals of 34.
-        assert (units, gradients) == (24, 20 * 17 + 4 * 34)
+        self.total = (units, gradients)
 
-    def unit(self, unit: Unit, skipped: bool) -> None:
-        self.skipped += skipped
+    def unit(self, unit: Unit) -> None:
+        self.ran.append(unit.name)
 
-    def gradient(self, done: int) -> None:
-        pass
+    def evaluation(self, unit: Unit, records: list[Record]) -> None: ...
+    def result(self, unit: Unit, result: Record, skipped: bool) -> None:
+        if skipped:
+            self.skipped.append(unit.name)
 
-    def result(self, unit: Unit, result: dict[str, Any]) -> None:
-        pass
+    def waiting(self, units: Sequence[Unit]) -> None:
+        self.waited += 1
+
+    def warn(self, message: str) -> None:
+        self.warned.append(message)
 
 
 @pytest.fixture(scope="module")
-def digits() -> Data:
-    return TASK.data(None)
-
-
-@pytest.fixture(scope="module")
-def finished(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("comparison")
-    compare(PLAN, digits, folder, resume=False, progress=Silent())
+    progress = Progress()
+    compare(PLAN, quick.digits(), folder, resume=False, progress=progress)
+    # 2 methods x 5 rates of 17 gradients, and 2 x 2 finals of 34.
+    assert progress.total == (14, 10 * 17 + 4 * 34)
+    assert len(progress.ran) == 14
     return folder
 
 
 def records(path: Path) -> list[dict[str, Any]]:
-    """Without timings, the only thing in which two runs of a unit may differ."""
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return [{k: v for k, v in line.items() if not k.startswith("seconds")} for line in lines]
+    return quick.without_timings([json.loads(line) for line in path.read_text().splitlines()])
 
 
 def test_every_unit_has_its_file_with_configuration_and_result(finished: Path) -> None:
     files = sorted((finished / "units").iterdir())
-    assert len(files) == 24
+    assert len(files) == 14
     for path in files:
         configuration, *evaluations, result = records(path)
         assert configuration["kind"] == "configuration"
@@ -67,11 +75,25 @@ def test_every_unit_has_its_file_with_configuration_and_result(finished: Path) -
         assert set(configuration["versions"]) == {"python", "torch", "numpy", "widevalley"}
     header = json.loads((finished / "comparison.json").read_text())
     assert header["chosen"].keys() == {"sgd", "entropy-sgd"}
-    assert header["parameters"] == 26_634
+    assert header["parameters"] == 64 * 16 + 16 + 2 * 16 + 16 * 10 + 10
 
 
-def test_a_killed_comparison_goes_on_with_what_is_missing(finished: Path, digits: Data, tmp_path: Path) -> None:
-    """As after a kill in tuning: some files, no choice yet, and a half-written one."""
+def test_final_networks_are_kept_and_give_the_errors_that_were_recorded(finished: Path) -> None:
+    from widevalley.experiments.evaluation import score
+
+    files = sorted((finished / "networks").iterdir())
+    assert [path.stem for path in files] == [path.stem for path in sorted((finished / "units").glob("final-*"))]
+    for path in files:
+        network = quick.network()
+        network.load_state_dict(load_file(path))
+        found = score(network.eval(), quick.digits().test)
+        result = records(finished / "units" / f"{path.stem}.jsonl")[-1]
+        assert rounded(found.error) == result["test_error"]
+        assert [[i, n] for i, n in enumerate(found.wrong) if n] == result["test_wrong"]
+
+
+def test_a_killed_comparison_goes_on_with_what_is_missing(finished: Path, tmp_path: Path) -> None:
+    """As after a kill in tuning: some files, no choice yet, one without its result, and a half-written one."""
     header = json.loads((finished / "comparison.json").read_text())
     del header["chosen"]
     (tmp_path / "comparison.json").write_text(json.dumps(header))
@@ -79,26 +101,81 @@ def test_a_killed_comparison_goes_on_with_what_is_missing(finished: Path, digits
     kept = sorted((finished / "units").glob("tune-*"))[:7]
     for path in kept:
         (tmp_path / "units" / path.name).write_bytes(path.read_bytes())
+    cut = sorted((finished / "units").glob("tune-*"))[7]
+    (tmp_path / "units" / cut.name).write_text("".join(cut.read_text().splitlines(keepends=True)[:-3]))
     (tmp_path / "units" / "tune-sgd-lr1-seed1000.jsonl.partial").write_text('{"kind": "conf')
-    progress = Silent()
-    compare(PLAN, digits, tmp_path, resume=True, progress=progress)
-    assert progress.skipped == 7
+    progress = Progress()
+    compare(PLAN, quick.digits(), tmp_path, resume=True, progress=progress)
+    assert sorted(progress.skipped) == [path.stem for path in kept]
     for path in sorted((finished / "units").iterdir()):
         assert records(tmp_path / "units" / path.name) == records(path)
     assert (tmp_path / "comparison.json").read_text() == (finished / "comparison.json").read_text()
 
 
-def test_a_folder_with_results_is_not_written_over(finished: Path, digits: Data) -> None:
+def test_a_unit_of_another_process_is_left_to_it(finished: Path, tmp_path: Path, monkeypatch) -> None:
+    """Another has two units: it ends one and dies at the other, which is run here then."""
+    monkeypatch.setattr(module, "PATIENCE", 0.01)
+    shutil.copytree(finished, tmp_path / "shared")
+    other = Folder(tmp_path / "shared")
+    units = PLAN.final(len(quick.digits().train), json.loads(other.plan.read_text())["chosen"])[:2]
+    ended = other.records(units[0]).read_text()
+    locks = [other.try_lock(unit) for unit in units]
+    for unit, lock in zip(units, locks, strict=True):
+        assert lock.__enter__()
+        other.records(unit).unlink()
+
+    class Waiting(Progress):
+        def waiting(self, left: Sequence[Unit]) -> None:
+            super().waiting(left)
+            assert len(left) == (2 if self.waited == 1 else 1)
+            if self.waited == 1:
+                other.records(units[0]).write_text(ended)
+                locks[0].__exit__(None, None, None)
+            else:
+                locks[1].__exit__(None, None, None)
+
+    progress = Waiting()
+    compare(PLAN, quick.digits(), tmp_path / "shared", resume=True, progress=progress)
+    assert progress.waited == 2
+    assert progress.ran == [units[1].name]
+    assert units[0].name in progress.skipped
+
+
+def test_a_stopped_comparison_goes_on_inside_the_run(finished: Path, tmp_path: Path) -> None:
+    class Stopping(Progress):
+        done = 0
+
+        def gradient(self, done: int) -> None:
+            self.done = done
+
+        def stop(self) -> bool:
+            return len(self.ran) == 12 and self.done == 25
+
+    progress = Stopping()
+    with pytest.raises(Stopped):
+        compare(PLAN, quick.digits(), tmp_path, resume=False, progress=progress)
+    name = progress.ran[-1]
+    assert name.startswith("final")
+    assert [path.name.split("-")[1] for path in (tmp_path / "units" / f"{name}.state").iterdir()] == ["000000025"]
+    after = Progress()
+    compare(PLAN, quick.digits(), tmp_path, resume=True, progress=after)
+    assert after.ran[0] == name
+    for path in sorted((finished / "units").iterdir()):
+        assert records(tmp_path / "units" / path.name) == records(path)
+    assert not list((tmp_path / "units").glob("*.state"))
+
+
+def test_a_folder_with_results_is_not_written_over(finished: Path) -> None:
     with pytest.raises(FolderError, match="add --resume"):
-        compare(PLAN, digits, finished, resume=False, progress=Silent())
+        compare(PLAN, quick.digits(), finished, resume=False, progress=Progress())
     with pytest.raises(FolderError, match="seeds"):
-        compare(replace(PLAN, seeds=3), digits, finished, resume=True, progress=Silent())
+        compare(replace(PLAN, seeds=3), quick.digits(), finished, resume=True, progress=Progress())
 
 
-def test_a_folder_with_other_things_is_left_alone(digits: Data, tmp_path: Path) -> None:
+def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("…")
     with pytest.raises(FolderError, match="not empty"):
-        compare(PLAN, digits, tmp_path, resume=True, progress=Silent())
+        compare(PLAN, quick.digits(), tmp_path, resume=True, progress=Progress())
 
 
 def test_the_choice_is_by_mean_validation_error_then_loss_and_never_a_diverged_run() -> None:
@@ -129,10 +206,10 @@ def test_tuning_seeds_are_no_final_seeds() -> None:
 
 
 @pytest.mark.parametrize("content", ["", '{"kind": "res', "\udcff"])
-def test_a_damaged_unit_is_named(finished: Path, digits: Data, tmp_path: Path, content: str) -> None:
+def test_a_damaged_unit_is_named(finished: Path, tmp_path: Path, content: str) -> None:
     (tmp_path / "units").mkdir()
     (tmp_path / "comparison.json").write_bytes((finished / "comparison.json").read_bytes())
     damaged = tmp_path / "units" / "tune-sgd-lr0.01-seed1000.jsonl"
     damaged.write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(FolderError, match=rf"{damaged.name} is damaged.*delete it"):
-        compare(PLAN, digits, tmp_path, resume=True, progress=Silent())
+        compare(PLAN, quick.digits(), tmp_path, resume=True, progress=Progress())

@@ -1,40 +1,30 @@
 """The comparison: every method tuned on the same validation split with the same budget, then run over several seeds.
 
-Each unit (one run) is one small file, written when the run ends, so a comparison that was killed goes on with the units
-that are missing.
+Each unit (one run) has a file of its own, so that a comparison that was killed goes on with what is missing, and
+several processes can work off one folder.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
-from widevalley.experiments import environment, train
+from widevalley.experiments import train
 from widevalley.experiments.data import Data
+from widevalley.experiments.folder import Folder
 from widevalley.experiments.methods import Method
+from widevalley.experiments.recording import Progress, Recorder, configuration
 from widevalley.experiments.tasks import Task
-from widevalley.experiments.train import Record, Unit
+from widevalley.experiments.train import Stopped, Unit
+from widevalley.experiments.writing import Record
 
 # Seeds of tuning are none of the final ones.
 FIRST_TUNING_SEED = 1000
-
-
-class FolderError(Exception):
-    """The results folder holds another comparison, or one that was not asked to go on."""
-
-
-class Progress(Protocol):
-    """What a comparison tells while it runs."""
-
-    def start(self, units: int, gradients: int) -> None: ...
-    def unit(self, unit: Unit, skipped: bool) -> None: ...
-    def gradient(self, done: int) -> None: ...
-    def result(self, unit: Unit, result: Record) -> None: ...
+# Seconds between two looks at units that other processes have.
+PATIENCE = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +35,18 @@ class Plan:
     methods: tuple[Method, ...]
     seeds: int
     epochs: float
+    changes: Record = dataclasses.field(default_factory=dict)  # what the command altered of the task, for the record
+    named: str = ""  # the task as it stands in the command, where that is not its name
+    device: str = "cpu"
+    tensorboard: bool = False
 
     @property
     def command(self) -> str:
         """What repeats the comparison, wherever its results and data are."""
         names = ",".join(method.name for method in self.methods)
-        return f"widevalley compare {self.task.name} --methods {names} --seeds {self.seeds} --epochs {self.epochs:g}"
+        changes = "".join(f" --{name.replace('_', '-')} {value:g}" for name, value in self.changes.items())
+        task = self.named or self.task.name
+        return f"widevalley compare {task} --methods {names} --seeds {self.seeds} --epochs {self.epochs:g}{changes}"
 
     @property
     def tuning_seeds(self) -> range:
@@ -66,35 +62,42 @@ class Plan:
         ]
 
     def final(self, train_size: int, chosen: dict[str, float]) -> list[Unit]:
+        """Of the methods that have a chosen rate."""
         gradients = self.task.gradients(train_size, self.epochs)
         # Seed by seed, so that a comparison that is stopped has run all methods alike.
         return [
             Unit("final", method, chosen[method.name], seed, gradients)
             for seed in range(self.seeds)
             for method in self.methods
+            if method.name in chosen
         ]
 
 
-def compare(plan: Plan, data: Data, folder: Path, resume: bool, progress: Progress) -> None:
-    """Runs what is missing of the plan and writes it under ``folder``.
+def compare(plan: Plan, data: Data, path: Path, resume: bool, progress: Progress) -> None:
+    """Runs what is missing of the plan and writes it under ``path``.
 
     Raises:
         FolderError: the folder has results already and ``resume`` is False, or they are of another plan.
+        Stopped: ``progress`` asked for it; --resume goes on from there, bit for bit.
+        OSError: something cannot be written; what was written before is whole.
     """
+    folder = Folder(path)
     header = _header(plan, data)
-    _claim(folder, header, resume)
+    folder.claim(header, resume)
     size = len(data.train)
+    data = train.on(data, plan.device)
     tuning = plan.tuning(size)
     finals = plan.seeds * len(plan.methods)
     progress.start(
         len(tuning) + finals,
         sum(unit.gradients for unit in tuning) + finals * plan.task.gradients(size, plan.epochs),
     )
-    results = [(unit, _run(unit, plan.task, data, folder, progress)) for unit in tuning]
+    worker = _Worker(plan, data, folder, progress)
+    results = worker.run(tuning)
     chosen = {method.name: choose(method, results) for method in plan.methods}
-    _write(folder / "comparison.json", json.dumps({**header, "chosen": chosen}, indent=1) + "\n")
-    for unit in plan.final(size, chosen):
-        _run(unit, plan.task, data, folder, progress)
+    with folder.lock("comparison"):
+        folder.write_plan({**header, "chosen": chosen})
+    worker.run(plan.final(size, chosen))
 
 
 def choose(method: Method, results: Sequence[tuple[Unit, Record]]) -> float:
@@ -116,53 +119,56 @@ def choose(method: Method, results: Sequence[tuple[Unit, Record]]) -> float:
     return min(method.learning_rates, key=score)
 
 
-def _run(unit: Unit, task: Task, data: Data, folder: Path, progress: Progress) -> Record:
-    path = folder / "units" / f"{unit.name}.jsonl"
-    skipped = path.exists()
-    progress.unit(unit, skipped)
-    if skipped:
-        result = _last_record(path)
-    else:
-        records: list[Record] = [_configuration(unit, task), *train.run(unit, task, data, progress.gradient)]
-        _write(path, "".join(json.dumps(_rounded(record)) + "\n" for record in records))
-        result = records[-1]
-    progress.result(unit, result)
-    return result
+class _Worker:
+    """Runs units one after the other, leaving those alone that other processes are at."""
 
+    def __init__(self, plan: Plan, data: Data, folder: Folder, progress: Progress) -> None:
+        self.plan, self.data, self.folder, self.progress = plan, data, folder, progress
 
-def _last_record(path: Path, whole: bool = False) -> Record:
-    """The last line's record, or the ``whole`` file's.
+    def run(self, units: Iterable[Unit]) -> list[tuple[Unit, Record]]:
+        """Returns when all have a result, whoever ran them."""
+        open_units = list(units)
+        results: dict[str, tuple[Unit, Record]] = {}
+        order = [unit.name for unit in open_units]
+        while open_units:
+            left = []
+            for unit in open_units:
+                found = self.folder.result(unit)
+                if found is None:
+                    with self.folder.try_lock(unit) as ours:
+                        # Looked at again: another process may have ended it and let go in between.
+                        found = self.folder.result(unit)
+                        if found is None and not ours:
+                            left.append(unit)
+                            continue
+                        result = found or self._run(unit)
+                else:
+                    result = found
+                self.progress.result(unit, result, skipped=found is not None)
+                results[unit.name] = unit, result
+            if len(left) == len(open_units):
+                self.progress.waiting(left)
+                time.sleep(PATIENCE)
+            if self.progress.stop():
+                raise Stopped
+            open_units = left
+        return [results[name] for name in order]
 
-    Raises:
-        FolderError: the file is damaged.
-    """
-    try:
-        text = path.read_text()
-        record: Record = json.loads(text if whole else text.splitlines()[-1])
-    except (ValueError, IndexError) as error:
-        raise FolderError(f"{path} is damaged ({error}): delete it, and go on with --resume") from None
-    return record
-
-
-def _claim(folder: Path, header: Record, resume: bool) -> None:
-    path = folder / "comparison.json"
-    if path.exists():
-        if not resume:
-            raise FolderError(
-                f"{folder} holds a comparison already: add --resume to go on with it, or give another --out"
-            )
-        found = _last_record(path, whole=True)
-        different = [key for key in header if key != "command" and header[key] != found.get(key)]
-        if different:
-            says = "; ".join(f"{key}: {found.get(key)!r} there, {header[key]!r} now" for key in different)
-            raise FolderError(
-                f"{folder} holds another comparison ({says}): repeat its arguments, or give another --out"
-            )
-    else:
-        if folder.exists() and any(folder.iterdir()):
-            raise FolderError(f"{folder} is not empty and holds no comparison: give another --out")
-        (folder / "units").mkdir(parents=True, exist_ok=True)
-        _write(path, json.dumps(header, indent=1) + "\n")
+    def _run(self, unit: Unit) -> Record:
+        plan, folder = self.plan, self.folder
+        self.progress.unit(unit)
+        checkpoints = folder.checkpoints(unit, self.progress.warn)
+        header = configuration(unit, plan.task, plan.changes, plan.device)
+        board = folder.board(unit) if plan.tensorboard else None
+        recorder = Recorder(unit, header, folder.records(unit), self.progress, folder.weights(unit), board=board)
+        with recorder:
+            records, network = train.run(unit, plan.task, self.data, recorder, checkpoints, plan.device)
+            if network is not None and unit.phase == "final":
+                recorder.save(network)
+            # The result last: a unit that has one is complete.
+            recorder.write(records)
+        checkpoints.clear()
+        return records[-1]
 
 
 def _header(plan: Plan, data: Data) -> Record:
@@ -178,46 +184,13 @@ def _header(plan: Plan, data: Data) -> Record:
         "epochs": plan.epochs,
         "gradients": task.gradients(len(data.train), plan.epochs),
         "tuning_gradients": task.gradients(len(data.train), min(task.tuning_epochs, plan.epochs)),
+        "changes": plan.changes,
+        "gradients_per_step": {method.name: method.gradients_per_step for method in plan.methods},
         "batch_size": task.batch_size,
         "train_size": len(data.train),
         "validation_size": len(data.validation),
         "test_size": len(data.test),
+        "test_targets": data.test.targets.numel(),
         "parameters": sum(p.numel() for p in task.network().parameters()),
         "learning_rates": {method.name: list(method.learning_rates) for method in plan.methods},
     }
-
-
-def _configuration(unit: Unit, task: Task) -> Record:
-    return {
-        "kind": "configuration",
-        "phase": unit.phase,
-        "task": task.name,
-        "method": unit.method.name,
-        "lr": unit.lr,
-        "seed": unit.seed,
-        "gradients": unit.gradients,
-        "batch_size": task.batch_size,
-        "optimizer": unit.method.settings(unit.lr),
-        "versions": environment.versions(),
-        "machine": environment.machine(),
-    }
-
-
-def _rounded(item: Any) -> Any:
-    """Six significant digits: what a reader can use, in files that stay small."""
-    if isinstance(item, float):
-        return float(f"{item:.6g}")
-    if isinstance(item, dict):
-        return {key: _rounded(value) for key, value in item.items()}
-    return [_rounded(value) for value in item] if isinstance(item, list) else item
-
-
-def _write(path: Path, text: str) -> None:
-    """All or nothing: a process that is killed leaves no half file behind."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

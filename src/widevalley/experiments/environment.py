@@ -15,9 +15,10 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in ("torch", "numpy", "widevalley")}}
 
 
-def machine() -> dict[str, Any]:
+def machine(device: str = "cpu") -> dict[str, Any]:
     """Processor, threads that torch uses, device."""
-    return {"processor": _processor(), "threads": torch.get_num_threads(), "device": "cpu"}
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    return {"processor": _processor(), "threads": torch.get_num_threads(), "device": name}
 
 
 def _processor() -> str:

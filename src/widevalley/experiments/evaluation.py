@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import copy
-from contextlib import nullcontext
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.optim import Optimizer
 
 from widevalley import update_batchnorm
 from widevalley.experiments.data import Data, Split
+from widevalley.experiments.learner import Learner
 
 # At these sizes the twenty evaluations cost about a tenth of the gradients of ten MNIST epochs.
 TRAINING_IMAGES = 5_000
@@ -21,15 +20,26 @@ BATCHNORM_IMAGES = 2_500
 SUBSET_SEED = 0
 
 
+@dataclass(frozen=True)
+class Score:
+    """A network on a split; it has one target an example, or a row of them."""
+
+    loss: float  # mean cross-entropy over targets, in nats
+    error: float  # percentage of targets predicted wrongly
+    wrong: tuple[int, ...]  # of each example's targets
+
+
 @torch.no_grad()
-def mean_loss_and_error(model: nn.Module, split: Split, batch_size: int = 1_000) -> tuple[float, float]:
-    """Mean cross-entropy over the split, and the percentage classified wrongly. ``model`` is in eval mode."""
-    loss = wrong = 0.0
+def score(model: nn.Module, split: Split, batch_size: int = 1_000) -> Score:
+    """``model``, in eval mode, gives logits (n, classes, …) for targets (n, …)."""
+    loss, wrong = 0.0, []
     for inputs, targets in zip(split.inputs.split(batch_size), split.targets.split(batch_size), strict=True):
         logits = model(inputs)
         loss += cross_entropy(logits.double(), targets, reduction="sum").item()
-        wrong += float((logits.argmax(-1) != targets).sum())
-    return loss / len(split), 100 * wrong / len(split)
+        wrong.append((logits.argmax(1) != targets).flatten(1 if targets.ndim > 1 else 0))
+    counts = torch.cat([part.sum(1) if part.ndim > 1 else part.long() for part in wrong])
+    number = split.targets.numel()
+    return Score(loss / number, 100 * int(counts.sum()) / number, tuple(counts.tolist()))
 
 
 def subset(split: Split, images: int, seed: int = SUBSET_SEED) -> Split:
@@ -45,27 +55,24 @@ class Evaluator:
     optimizers without a centre alike, so that the methods differ in nothing but their weights.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer, data: Data, batch_size: int) -> None:
-        self.model, self.optimizer, self.data = model, optimizer, data
+    def __init__(self, learner: Learner, data: Data, batch_size: int) -> None:
+        self.learner, self.data = learner, data
         self.training = subset(data.train, TRAINING_IMAGES)
-        images = subset(data.train, BATCHNORM_IMAGES, SUBSET_SEED + 1).inputs
+        images = subset(data.train, max(BATCHNORM_IMAGES, batch_size), SUBSET_SEED + 1).inputs
         self.batchnorm_batches: list[Tensor] = [batch for batch in images.split(batch_size) if len(batch) == batch_size]
 
     def network(self) -> nn.Module:
         """A copy of the model at the centre, in eval mode."""
-        at_center: Any = getattr(self.optimizer, "at_center", nullcontext)
-        with at_center():
-            network = copy.deepcopy(self.model)
+        with self.learner.evaluated() as model:
+            network = copy.deepcopy(model)
         update_batchnorm(network, self.batchnorm_batches)
         return network.eval()
 
-    def __call__(self) -> dict[str, float]:
-        network = self.network()
-        train_loss, train_error = mean_loss_and_error(network, self.training)
-        validation_loss, validation_error = mean_loss_and_error(network, self.data.validation)
+    def __call__(self, network: nn.Module) -> dict[str, float]:
+        train, validation = score(network, self.training), score(network, self.data.validation)
         return {
-            "train_loss": train_loss,
-            "train_error": train_error,
-            "validation_loss": validation_loss,
-            "validation_error": validation_error,
+            "train_loss": train.loss,
+            "train_error": train.error,
+            "validation_loss": validation.loss,
+            "validation_error": validation.error,
         }

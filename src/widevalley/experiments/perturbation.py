@@ -58,7 +58,7 @@ def rise_of_loss(
 
 def filter_normalised_direction(x: Tensor, generator: torch.Generator) -> Tensor:
     """Gaussian of the shape of x; row by row of the norm of x for weights, as a whole for vectors."""
-    direction = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+    direction = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
     axes = tuple(range(1, x.ndim)) if x.ndim > 1 else None
     length: Tensor = torch.linalg.vector_norm(direction, dim=axes, keepdim=True)
     wanted: Tensor = torch.linalg.vector_norm(x, dim=axes, keepdim=True)

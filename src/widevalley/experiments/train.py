@@ -1,37 +1,37 @@
-"""One training run, from a seed to its records."""
+"""One training run, from a seed to its records; stopped or killed at any step, it goes on to the same records."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from widevalley.experiments import learner, memory
+from widevalley.experiments.chain import Chain
+from widevalley.experiments.checkpoints import Checkpoints
 from widevalley.experiments.data import Data, Split
-from widevalley.experiments.evaluation import Evaluator, mean_loss_and_error, subset
+from widevalley.experiments.evaluation import Evaluator, score, subset
+from widevalley.experiments.learner import Diverged
 from widevalley.experiments.methods import Method
 from widevalley.experiments.perturbation import rise_of_loss
 from widevalley.experiments.tasks import Task
+from widevalley.experiments.writing import Record
 
 EVALUATIONS = 20
 # Training images whose mean loss is taken at every perturbed network.
 RISE_IMAGES = 2_000
-
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Unit:
     """One run of one method, and, with the task, all that decides its outcome."""
 
-    phase: str  # "tune" or "final"
+    phase: str  # "tune", "final" or "train"; only a final run reads the test split
     method: Method
     lr: float
     seed: int
@@ -41,109 +41,220 @@ class Unit:
     def name(self) -> str:
         return f"{self.phase}-{self.method.name}-lr{self.lr:g}-seed{self.seed}"
 
+    @property
+    def steps(self) -> int:
+        return max(1, self.gradients // self.method.gradients_per_step)
 
-class Diverged(Exception):
-    """A loss was not finite."""
+
+class Stopped(Exception):
+    """A run was asked to stop, and its state has been saved."""
 
 
-def minibatches(size: int, batch_size: int, order: torch.Generator) -> Iterator[Tensor]:
+class Watcher(Protocol):
+    """What a run tells while it goes on, and asks after every step."""
+
+    def gradient(self, done: int) -> None: ...
+    def records(self, records: list[Record], network: nn.Module) -> None:
+        """All records so far, after each evaluation, and the network that was evaluated."""
+
+    def stop(self) -> bool:
+        """Whether the run is to save its state and to raise Stopped."""
+
+
+class Minibatches:
     """Indices of shuffled epochs without end; the smaller batch that an epoch leaves over is not used."""
-    if not 1 <= batch_size <= size:
-        raise ValueError(f"batch_size must lie between 1 and the {size} training samples, got {batch_size}")
-    while True:
-        shuffled = torch.randperm(size, generator=order)
-        yield from shuffled[: size - size % batch_size].split(batch_size)
+
+    def __init__(self, size: int, batch_size: int, seed: int) -> None:
+        if not 1 <= batch_size <= size:
+            raise ValueError(f"batch_size must lie between 1 and the {size} training samples, got {batch_size}")
+        self.size, self.batch_size = size, batch_size
+        self.generator = torch.Generator().manual_seed(seed)
+        self.position = 0
+        self._shuffle()
+
+    def _shuffle(self) -> None:
+        self.state = self.generator.get_state()
+        self.order = torch.randperm(self.size, generator=self.generator)
+
+    def next(self) -> Tensor:
+        if (self.position + 1) * self.batch_size > self.size:
+            self._shuffle()
+            self.position = 0
+        self.position += 1
+        return self.order[(self.position - 1) * self.batch_size : self.position * self.batch_size]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.state, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.generator.set_state(state["epoch"].cpu())
+        self._shuffle()
+        self.position = state["position"]
 
 
-def evaluation_points(gradients: int) -> list[int]:
-    """Gradient counts of the evaluations, the same for every method: the first at 0, the last at the end."""
-    return sorted({round(gradients * k / EVALUATIONS) for k in range(EVALUATIONS + 1)})
+def evaluation_steps(unit: Unit) -> list[int]:
+    """After which steps it is evaluated: at the same gradient counts for every method, the first at 0.
+
+    Where a step costs two gradients, at the last step before such a count; the last evaluation is at the end.
+    """
+    counts = (round(unit.gradients * k / EVALUATIONS) for k in range(EVALUATIONS))
+    return sorted({*(count // unit.method.gradients_per_step for count in counts), unit.steps})
 
 
 class Training:
-    """A model, its optimizer and the order of its data, all from one seed.
+    """A learner, the order of its data, its records so far, and the clock.
 
-    Initialisation and dropout draw from torch's global random state, which is set to ``seed`` on construction: build
-    and run it inside ``torch.random.fork_rng``. The order of the data has a generator of its own.
+    Initialisation and dropout draw from torch's global random state, which is set to the unit's seed on construction:
+    build and use it inside ``torch.random.fork_rng``. The order of the data has a generator of its own.
     """
 
-    def __init__(self, unit: Unit, task: Task) -> None:
-        torch.manual_seed(unit.seed)
-        self.model: nn.Module = task.network()
-        self.optimizer: Optimizer = unit.method.build(self.model.parameters(), unit.lr, unit.seed)
-        self.scheduler = CosineAnnealingLR(self.optimizer, unit.gradients)
-        self.order = torch.Generator().manual_seed(unit.seed)
-        self.batch_size, self.gradients = task.batch_size, unit.gradients
-        self.taken, self.seconds = 0, 0.0
+    def __init__(self, unit: Unit, task: Task, data: Data, device: str = "cpu") -> None:
+        self.unit, self.data, self.device = unit, data, torch.device(device)
+        self.learner = learner.build(unit.method, task.network, unit.lr, unit.seed, unit.steps, device)
+        self.learner.model.train()
+        self.batches = Minibatches(len(data.train), task.batch_size, unit.seed)
+        self.chain = Chain(self.learner.optimizer)
+        self.evaluate = Evaluator(self.learner, data, task.batch_size)
+        self.per_epoch = len(data.train) // task.batch_size
+        self.seconds = 0.0
+        self.records: list[Record] = []
 
-    def run(self, train: Split, stops: Iterable[int]) -> Iterator[int]:
-        """Trains, and yields the gradient count at each of ``stops``, ascending.
+    @property
+    def taken(self) -> int:
+        """Gradients taken."""
+        return self.learner.steps_taken * self.unit.method.gradients_per_step
 
-        The last gradient closes the cycle. Raises Diverged if the loss of a minibatch is not finite.
-        """
-        self.model.train()
-        batches = minibatches(len(train), self.batch_size, self.order)
-        for stop in stops:
-            began = time.perf_counter()
-            try:
-                while self.taken < stop:
-                    self._gradient(train, next(batches))
-                if self.taken == self.gradients:
-                    close_cycle: Callable[[], None] = getattr(self.optimizer, "close_cycle", lambda: None)
-                    close_cycle()
-            finally:
-                self.seconds += time.perf_counter() - began
-            yield self.taken
+    def step(self) -> None:
+        began = time.perf_counter()
+        batch = self.batches.next().to(self.device)
+        try:
+            self.learner.step(self.data.train.inputs[batch], self.data.train.targets[batch], self.chain.look)
+            if self.learner.steps_taken == self.unit.steps:
+                self.learner.finish()
+        finally:
+            self.seconds += time.perf_counter() - began
 
-    def _gradient(self, train: Split, batch: Tensor) -> None:
-        self.optimizer.zero_grad()
-        loss = cross_entropy(self.model(train.inputs[batch]), train.targets[batch])
-        if not math.isfinite(loss.item()):
+    def measure(self) -> tuple[Record, nn.Module]:
+        """Evaluates the present weights. Raises Diverged if a loss is not finite."""
+        network = self.evaluate.network()
+        measured = self.evaluate(network)
+        if not all(map(math.isfinite, measured.values())):
             raise Diverged
-        loss.backward()
-        self.optimizer.step()
-        self.scheduler.step()
-        self.taken += 1
+        return {"kind": "evaluation", **self.cost(), **measured, **self.chain.latest}, network
 
-    def cost(self, train_size: int) -> Record:
-        """What has been spent so far. Without an outer loop each gradient counts as an outer update."""
-        per_epoch = train_size // self.batch_size
-        outer_updates: int = getattr(self.optimizer, "outer_updates", self.taken)
+    def cost(self) -> Record:
+        """What has been spent so far."""
         return {
             "gradients": self.taken,
-            "epochs": self.taken / per_epoch,
-            "outer_updates": outer_updates,
-            "paper_epochs": outer_updates / per_epoch,
+            "epochs": self.taken / self.per_epoch,
+            "outer_updates": self.learner.outer_updates,
+            "paper_epochs": self.learner.outer_updates / self.per_epoch,
             "seconds": self.seconds,
         }
 
+    def state_dict(self) -> dict[str, Any]:
+        cuda = self.device.type == "cuda"
+        return {
+            "learner": self.learner.state_dict(),
+            "batches": self.batches.state_dict(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state(self.device) if cuda else None,
+            "chain": self.chain.latest,
+            "seconds": self.seconds,
+            "records": self.records,
+        }
 
-def run(unit: Unit, task: Task, data: Data, progress: Callable[[int], None] = lambda done: None) -> list[Record]:
-    """Trains the unit; returns its evaluations and, last, its result. ``progress`` is told the gradients done.
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.learner.load_state_dict(state["learner"])
+        self.batches.load_state_dict(state["batches"])
+        torch.set_rng_state(state["random"].cpu())
+        if state["random_cuda"] is not None:
+            torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.device)
+        self.chain.latest = state["chain"]
+        self.seconds = state["seconds"]
+        self.records = state["records"]
 
-    Seconds are those of gradients and steps, evaluations excluded. The test split is read once, by a final run, after
-    the last gradient. Torch's global random state is left as it was.
+
+def run(
+    unit: Unit,
+    task: Task,
+    data: Data,
+    watcher: Watcher,
+    checkpoints: Checkpoints | None = None,
+    device: str = "cpu",
+) -> tuple[list[Record], nn.Module | None]:
+    """Trains the unit, from its newest checkpoint where there is one.
+
+    Returns its evaluations and, last, its result; and the network at the end, None if it diverged. Seconds are those
+    of gradients and steps, evaluations excluded. The test split is read once, by a final run, after the last
+    gradient. Torch's global random state is left as it was.
+
+    Raises:
+        Stopped: the watcher asked for it; a checkpoint has been written.
+        OSError: a checkpoint cannot be written.
     """
-    size = len(data.train)
-    with torch.random.fork_rng(devices=[]):
-        training = Training(unit, task)
-        evaluate = Evaluator(training.model, training.optimizer, data, task.batch_size)
-        records: list[Record] = []
+    with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
+        training = Training(unit, task, data, device)
+        if checkpoints and (state := checkpoints.load()):
+            training.load_state_dict(state)
         try:
-            for done in training.run(data.train, evaluation_points(unit.gradients)):
-                measured = evaluate()
-                if not all(map(math.isfinite, measured.values())):
-                    raise Diverged
-                records.append({"kind": "evaluation", **training.cost(size), **measured})
-                progress(done)
+            for _ in _advance(training, watcher, checkpoints):
+                record, network = training.measure()
+                training.records.append(record)
+                watcher.records(training.records, network)
         except Diverged:
-            return [*records, {"kind": "result", "diverged": True, **training.cost(size)}]
-        result = {**records[-1], "kind": "result", "diverged": False}
-        result["seconds_per_gradient"] = training.seconds / unit.gradients
+            return [*training.records, {"kind": "result", "diverged": True, **training.cost()}], None
+        result = {**training.records[-1], "kind": "result", "diverged": False}
+        result["seconds_per_gradient"] = training.seconds / training.taken
         if unit.phase == "final":
-            network = evaluate.network()
-            result["test_loss"], result["test_error"] = mean_loss_and_error(network, data.test)
-            images = subset(data.train, RISE_IMAGES)
-            rises = rise_of_loss(network, lambda perturbed: mean_loss_and_error(perturbed, images)[0], seed=unit.seed)
-            result["rise"] = [asdict(rise) for rise in rises]
-    return [*records, result]
+            result |= _ending(training, task, network)
+    return [*training.records, result], network
+
+
+def _advance(training: Training, watcher: Watcher, checkpoints: Checkpoints | None) -> Iterator[None]:
+    """Trains, and yields at each evaluation that is not in the records yet; saves its state between steps."""
+    for goal in evaluation_steps(training.unit)[len(training.records) :]:
+        while training.learner.steps_taken < goal:
+            training.step()
+            watcher.gradient(training.taken)
+            stop = watcher.stop()
+            if checkpoints and (stop or checkpoints.due):
+                checkpoints.save(training.taken, training.state_dict())
+            if stop:
+                raise Stopped
+        yield
+
+
+def _ending(training: Training, task: Task, network: nn.Module) -> Record:
+    """What only a final run tells: the test split, the width of the valley, the memory that it took."""
+    test = score(network, training.data.test)
+    images = subset(training.data.train, RISE_IMAGES)
+    rises = rise_of_loss(network, lambda moved: score(moved, images).loss, seed=training.unit.seed)
+    unit = training.unit
+    spare = learner.build(unit.method, task.network, unit.lr, unit.seed, max(2, unit.steps), str(training.device))
+    first = training.data.train.take(torch.arange(task.batch_size, device=training.device))
+    return {
+        "test_loss": test.loss,
+        "test_error": test.error,
+        "test_wrong": [[example, count] for example, count in enumerate(test.wrong) if count],
+        "rise": [asdict(rise) for rise in rises],
+        **memory.measure(spare, first.inputs, first.targets),
+    }
+
+
+def on(data: Data, device: str) -> Data:
+    """The same data on a device."""
+
+    def moved(split: Split) -> Split:
+        return Split(split.inputs.to(device), split.targets.to(device))
+
+    return Data(moved(data.train), moved(data.validation), moved(data.test))
+
+
+class Quiet:
+    """A watcher that says nothing and never stops."""
+
+    def gradient(self, done: int) -> None: ...
+    def records(self, records: list[Record], network: nn.Module) -> None: ...
+    def stop(self) -> bool:
+        return False

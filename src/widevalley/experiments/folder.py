@@ -1,0 +1,130 @@
+"""A comparison's results folder, which several processes may work on at once, each of which may be killed.
+
+comparison.json            the plan, and the chosen learning rates once tuning is done
+units/NAME.jsonl           a run's configuration, evaluations and, when it has ended, its result
+units/NAME.state/          its checkpoints while it runs
+networks/NAME.safetensors  the network of a final run, at the centre
+tensorboard/NAME/          its event files, if they are asked for
+locks/                     held by the processes at work; the system lets go of them when a process dies
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from widevalley.experiments.checkpoints import Checkpoints
+from widevalley.experiments.train import Unit
+from widevalley.experiments.writing import Record, write
+
+# Beside the plan, what may stand in a folder before it holds a comparison.
+_OURS = {"locks", "comparison.json.partial"}
+
+
+class FolderError(Exception):
+    """The results folder holds something else, or is not to be gone on with, or is damaged."""
+
+
+class Folder:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.plan = path / "comparison.json"
+
+    def claim(self, header: Record, resume: bool) -> None:
+        """Makes the folder that of the comparison which ``header`` describes.
+
+        Raises:
+            FolderError: it has results already and ``resume`` is False, or they are of another plan.
+            OSError: it cannot be written.
+        """
+        with self.lock("comparison"):
+            if self.plan.exists():
+                self._refuse_other(header, resume)
+            else:
+                if any(item.name not in _OURS for item in self.path.iterdir()):
+                    raise FolderError(f"{self.path} is not empty and holds no comparison: give another --out")
+                (self.path / "units").mkdir(exist_ok=True)
+                self.write_plan(header)
+
+    def _refuse_other(self, header: Record, resume: bool) -> None:
+        if not resume:
+            raise FolderError(
+                f"{self.path} holds a comparison already: add --resume to go on with it, or to help a process that is "
+                "at work on it; or give another --out"
+            )
+        found = read_json(self.plan)
+        different = [key for key in header if key != "command" and header[key] != found.get(key)]
+        if different:
+            says = "; ".join(f"{key}: {found.get(key)!r} there, {header[key]!r} now" for key in different)
+            raise FolderError(
+                f"{self.path} holds another comparison ({says}): repeat its arguments, or give another --out"
+            )
+
+    def write_plan(self, header: Record) -> None:
+        write(self.plan, json.dumps(header, indent=1) + "\n")
+
+    def result(self, unit: Unit) -> Record | None:
+        """The result of a unit that has ended, None for any other.
+
+        Raises FolderError if its file is damaged.
+        """
+        path = self.records(unit)
+        if not path.exists():
+            return None
+        record = read_json(path, -1)
+        return record if record.get("kind") == "result" else None
+
+    def records(self, unit: Unit) -> Path:
+        return self.path / "units" / f"{unit.name}.jsonl"
+
+    def weights(self, unit: Unit) -> Path:
+        return self.path / "networks" / f"{unit.name}.safetensors"
+
+    def board(self, unit: Unit) -> Path:
+        return self.path / "tensorboard" / unit.name
+
+    def checkpoints(self, unit: Unit, warn: Callable[[str], None]) -> Checkpoints:
+        return Checkpoints(self.path / "units" / f"{unit.name}.state", warn=warn)
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Waits until no other process holds it."""
+        with self._lock(name):
+            yield
+
+    @contextmanager
+    def try_lock(self, unit: Unit) -> Iterator[bool]:
+        """Whether the unit is this process's for now, and no other's."""
+        lock = self._lock(unit.name)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def _lock(self, name: str) -> FileLock:
+        locks = self.path / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        return FileLock(locks / f"{name}.lock")
+
+
+def read_json(path: Path, line: int | None = None) -> Record:
+    """The record of one line (0 the first, -1 the last), or of the whole file.
+
+    Raises:
+        FolderError: the file is damaged.
+    """
+    try:
+        text = path.read_text()
+        record: Record = json.loads(text if line is None else text.splitlines()[line])
+    except (ValueError, IndexError) as error:
+        raise FolderError(f"{path} is damaged ({error}): delete it, and go on with --resume") from None
+    return record

@@ -1,0 +1,89 @@
+"""One run in a folder of its own: ``widevalley train``.
+
+metrics.jsonl           its configuration, evaluations and, when it has ended, its result
+center.safetensors      the network at the latest evaluation, at the centre
+state/                  its two newest checkpoints, with which it goes on
+tensorboard/            event files, if they are asked for
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from widevalley.experiments import train
+from widevalley.experiments.checkpoints import Checkpoints
+from widevalley.experiments.data import Data
+from widevalley.experiments.folder import FolderError, read_json
+from widevalley.experiments.recording import Progress, Recorder, configuration
+from widevalley.experiments.tasks import Task
+from widevalley.experiments.train import Unit
+from widevalley.experiments.writing import Record
+
+# What may differ between the run that began in a folder and the one that goes on.
+_MAY_DIFFER = {"versions", "machine"}
+
+
+def train_one(
+    unit: Unit,
+    task: Task,
+    data: Data,
+    folder: Path,
+    progress: Progress,
+    *,
+    changes: Record,
+    resume: bool = False,
+    device: str = "cpu",
+    tensorboard: bool = False,
+) -> Record:
+    """Trains the unit in ``folder``, or goes on with it; returns its result.
+
+    Raises:
+        FolderError: the folder holds a run already and ``resume`` is False, or another run, or another process is at
+            work in it.
+        Stopped, OSError: as ``train.run``.
+    """
+    header = configuration(unit, task, changes, device)
+    path = folder / "metrics.jsonl"
+    if not path.exists() and folder.exists() and any(item.name != "lock" for item in folder.iterdir()):
+        raise FolderError(f"{folder} is not empty and holds no run: give another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / "lock").acquire(timeout=0):
+            if path.exists():
+                ended = _refuse_other(path, header, resume)
+                if ended:
+                    progress.result(unit, ended, skipped=True)
+                    return ended
+            return _run(unit, task, data, folder, progress, header, device, tensorboard)
+    except Timeout:
+        raise FolderError(f"Another process is at work in {folder}: wait for it, or give another --out") from None
+
+
+def _run(
+    unit: Unit, task: Task, data: Data, folder: Path, progress: Progress, header: Record, device: str, tensorboard: bool
+) -> Record:
+    checkpoints = Checkpoints(folder / "state", warn=progress.warn)
+    board = folder / "tensorboard" if tensorboard else None
+    progress.start(1, unit.gradients)
+    progress.unit(unit)
+    with Recorder(
+        unit, header, folder / "metrics.jsonl", progress, folder / "center.safetensors", along=True, board=board
+    ) as recorder:
+        records, _ = train.run(unit, task, train.on(data, device), recorder, checkpoints, device)
+        recorder.write(records)
+    progress.result(unit, records[-1], skipped=False)
+    return records[-1]
+
+
+def _refuse_other(path: Path, header: Record, resume: bool) -> Record | None:
+    """The result, if the run that is there has ended."""
+    if not resume:
+        raise FolderError(f"{path.parent} holds a run already: add --resume to go on with it, or give another --out")
+    first, last = read_json(path, 0), read_json(path, -1)
+    different = [key for key in header if key not in _MAY_DIFFER and header[key] != first.get(key)]
+    if different:
+        says = "; ".join(f"{key}: {first.get(key)!r} there, {header[key]!r} now" for key in different)
+        raise FolderError(f"{path.parent} holds another run ({says}): repeat its arguments, or give another --out")
+    return last if last.get("kind") == "result" else None

@@ -1,0 +1,156 @@
+"""What several commands share: options, what they refuse, and how they end. No heavy import before a command runs."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from widevalley.experiments.alterations import Alterations
+    from widevalley.experiments.data import Data
+    from widevalley.experiments.tasks import Task
+    from widevalley.stopping import Stopping
+
+# Named here too, so that help and completion need not load torch; a test holds them equal to the real ones.
+TASK_NAMES = (
+    *("digits", "mnist-fc", "mnist-lenet", "fashion-fc", "fashion-lenet", "char-lstm", "cifar10-allcnn"),
+)  # fmt: skip
+METHOD_NAMES = (
+    *("entropy-sgd", "entropy-adam", "sgd", "adam", "adamw", "swa", "ema", "sam", "lookahead", "schedule-free"),
+)  # fmt: skip
+DEFAULT_METHODS = "entropy-sgd,entropy-adam,sgd,adam"
+
+# Exit codes, beside 0 and Python's own 1; a signal's is 128 + its number.
+WRONG, DIVERGED, CANNOT_WRITE = 2, 3, 4
+
+
+def _tasks(incomplete: str) -> list[str]:
+    return [name for name in TASK_NAMES if name.startswith(incomplete)]
+
+
+def _methods(incomplete: str) -> list[str]:
+    """Completes the last of the names with commas between."""
+    given, comma, last = incomplete.rpartition(",")
+    return [f"{given}{comma}{name}" for name in ("all", *METHOD_NAMES) if name.startswith(last)]
+
+
+def _method(incomplete: str) -> list[str]:
+    return [name for name in METHOD_NAMES if name.startswith(incomplete)]
+
+
+TaskArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[TASK]",
+        help=f"{', '.join(TASK_NAMES[:-1])} or {TASK_NAMES[-1]}.",
+        autocompletion=_tasks,
+        show_default=False,
+    ),
+]
+OwnTask = Annotated[
+    str | None,
+    typer.Option("--task", metavar="MODULE:FUNCTION", help="A task of your own instead: what the function returns."),
+]
+Methods = Annotated[
+    str,
+    typer.Option(help=f"Names with commas between, or all: {', '.join(METHOD_NAMES)}.", autocompletion=_methods),
+]
+MethodOption = Annotated[str, typer.Option(help=f"{', '.join(METHOD_NAMES)}.", autocompletion=_method)]
+Epochs = Annotated[
+    float | None, typer.Option(min=0.01, help="Epochs of gradients, the same for all.", show_default="the task's own")
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Folder of the data sets.", envvar="WIDEVALLEY_DATA", show_default="user's cache"),
+]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1, …", show_default="cuda where there is one", metavar="DEVICE")
+]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Examples in a minibatch.", show_default="the task's own")]
+LabelNoise = Annotated[
+    float | None,
+    typer.Option(min=0.0, max=1.0, help="Give this fraction of the training examples a wrong label.", show_default="0"),
+]
+TrainSize = Annotated[
+    int | None, typer.Option(min=1, help="Train on this many examples, drawn once.", show_default="all of them")
+]
+Subset = Annotated[
+    float | None,
+    typer.Option(min=0.0, max=1.0, help="Keep this fraction of every split, for a quick look.", show_default="all"),
+]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard's event files too.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with what is in that folder, from the last checkpoint, bit for bit.")
+]
+
+
+def refuse(message: str, code: int = WRONG) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(code)
+
+
+def the_task(named: str | None, own: str | None, changes: Alterations) -> Task:
+    """The task that the command line asks for."""
+    from widevalley.experiments.tasks import TaskError, find_task
+
+    if (named is None) == (own is None):
+        refuse(f"Name one task: {', '.join(TASK_NAMES)}, or --task MODULE:FUNCTION for one of your own.")
+    try:
+        return changes.apply(find_task(named or own or ""))
+    except TaskError as error:
+        refuse(str(error))
+
+
+def the_data(task: Task, folder: Path | None) -> Data:
+    from widevalley.experiments.data import DataError
+
+    try:
+        return task.data(folder)
+    except DataError as error:
+        refuse(str(error))
+
+
+def the_device(given: str | None) -> str:
+    import torch
+
+    if given is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=given)
+    except (RuntimeError, AssertionError) as error:
+        refuse(f"There is no device {given!r} here ({str(error).splitlines()[0]}). Leave --device out, or give cpu.")
+    return given
+
+
+def again() -> str:
+    """The present command, with --resume."""
+    words = [word for word in sys.argv[1:] if word != "--resume"]
+    return shlex.join(["widevalley", *words, "--resume"])
+
+
+@contextmanager
+def ending_in_words(stopping: Stopping) -> Iterator[None]:
+    """Turns what may end a run early into a message and an exit code."""
+    from widevalley.experiments.extras import MissingExtra
+    from widevalley.experiments.folder import FolderError
+    from widevalley.experiments.train import Stopped
+
+    try:
+        yield
+    except (FolderError, MissingExtra) as error:
+        refuse(str(error))
+    except Stopped:
+        refuse(f"Stopped, and saved. To go on:\n  {again()}", stopping.exit_code)
+    except KeyboardInterrupt:
+        refuse(f"Left at once. To go on from the last checkpoint:\n  {again()}", stopping.exit_code)
+    except OSError as error:
+        refuse(
+            f"Cannot write the results: {error}. What was written before is whole. When that is mended:\n  {again()}",
+            CANNOT_WRITE,
+        )
