@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import tarfile
@@ -100,17 +101,22 @@ def _request(download: Download, temporary: Path, meter: _Meter, timeout: float,
         urls={name: download.url},
         retry_if_failed=retries,
     )
-    # Else a server may pack the bytes once more, and the length that it announces is another.
-    headers = {"Accept-Encoding": "identity"}
-    downloader = pooch.HTTPDownloader(progressbar=meter, chunk_size=CHUNK, timeout=timeout, headers=headers)
     logger = pooch.get_logger()
     level = logger.level
-    # The command says what is fetched, and how far it is.
-    logger.setLevel(logging.WARNING)
-    try:
+    with contextlib.ExitStack() as ending:
+        # The command says what is fetched, and how far it is.
+        ending.callback(logger.setLevel, level)
+        logger.setLevel(logging.WARNING)
+        downloader = pooch.HTTPDownloader(
+            progressbar=meter,
+            chunk_size=CHUNK,
+            timeout=timeout,
+            # Else a server may pack the bytes once more, and the length that it announces is another.
+            headers={"Accept-Encoding": "identity"},
+            # pooch leaves the connection open where an answer is refused or breaks off.
+            hooks={"response": lambda response, **_: ending.callback(response.close)},
+        )
         return Path(courier.fetch(name, downloader=downloader))
-    finally:
-        logger.setLevel(level)
 
 
 def _install(

@@ -88,7 +88,8 @@ def fitted(images: Tensor, cache: Path) -> Whitening:
 
 def _read(path: Path, d: int) -> Whitening | None:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # Opened here: np.load leaves a file open that is no whole zip.
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
             mean, matrix = torch.from_numpy(arrays["mean"]), torch.from_numpy(arrays["matrix"])
     # A zip file carries the sums of its members: np.load tells a flipped bit.
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
