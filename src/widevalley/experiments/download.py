@@ -107,14 +107,18 @@ def _request(download: Download, temporary: Path, meter: _Meter, timeout: float,
         # The command says what is fetched, and how far it is.
         ending.callback(logger.setLevel, level)
         logger.setLevel(logging.WARNING)
+
+        # pooch leaves the connection open where an answer is refused or breaks off.
+        def close_at_the_end(response: Any, **_: Any) -> None:
+            ending.callback(response.close)
+
         downloader = pooch.HTTPDownloader(
             progressbar=meter,
             chunk_size=CHUNK,
             timeout=timeout,
             # Else a server may pack the bytes once more, and the length that it announces is another.
             headers={"Accept-Encoding": "identity"},
-            # pooch leaves the connection open where an answer is refused or breaks off.
-            hooks={"response": lambda response, **_: ending.callback(response.close)},
+            hooks={"response": close_at_the_end},
         )
         return Path(courier.fetch(name, downloader=downloader))
 
