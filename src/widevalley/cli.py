@@ -9,7 +9,7 @@ import sys
 def main() -> None:
     """Entry point: the command proper, or how to install what it needs."""
     # torch's profiler, which counts memory, announces its start and stop on standard error; read when torch is loaded.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "5")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     try:
         from widevalley.commands import app
     except ModuleNotFoundError as error:

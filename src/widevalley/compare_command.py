@@ -27,7 +27,7 @@ def compare(
     batch_size: options.BatchSize = None,
     train_size: options.TrainSize = None,
     subset: options.Subset = None,
-    label_noise: options.LabelNoise = None,
+    label_noise: options.LabelNoise = 0.0,
     data_dir: options.DataDir = None,
     device: options.Device = None,
     tensorboard: options.TensorBoard = False,
@@ -46,15 +46,15 @@ def compare(
 
         widevalley compare mnist-fc --seeds 3 --label-noise 0.2 --dry-run
     """
-    from widevalley.experiments.alterations import Alterations
     from widevalley.experiments.compare import Plan
     from widevalley.experiments.compare import compare as run
     from widevalley.experiments.report import write_report
     from widevalley.progress import Narrator
     from widevalley.stopping import Stopping
 
-    changes = Alterations(label_noise=label_noise, train_size=train_size, subset=subset, batch_size=batch_size)
-    chosen_task = options.the_task(task, own_task, changes)
+    chosen_task, changes = options.the_task(
+        task, own_task, label_noise=label_noise, train_size=train_size, subset=subset, batch_size=batch_size
+    )
     plan = Plan(
         task=chosen_task,
         methods=the_methods(methods),

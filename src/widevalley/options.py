@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -73,16 +73,12 @@ Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, …", show_default="cuda where there is one", metavar="DEVICE")
 ]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Examples in a minibatch.", show_default="the task's own")]
-LabelNoise = Annotated[
-    float | None,
-    typer.Option(min=0.0, max=1.0, help="Give this fraction of the training examples a wrong label.", show_default="0"),
-]
+LabelNoise = Annotated[float, typer.Option(help="Give this fraction of the training targets a wrong class.")]
 TrainSize = Annotated[
     int | None, typer.Option(min=1, help="Train on this many examples, drawn once.", show_default="all of them")
 ]
 Subset = Annotated[
-    float | None,
-    typer.Option(min=0.0, max=1.0, help="Keep this fraction of every split, for a quick look.", show_default="all"),
+    float | None, typer.Option(help="Keep this fraction of every split, for a quick look.", show_default="all")
 ]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard's event files too.")]
 Resume = Annotated[
@@ -95,15 +91,17 @@ def refuse(message: str, code: int = WRONG) -> NoReturn:
     raise typer.Exit(code)
 
 
-def the_task(named: str | None, own: str | None, changes: Alterations) -> Task:
-    """The task that the command line asks for."""
-    from widevalley.experiments.tasks import TaskError, find_task
+def the_task(named: str | None, own: str | None, **changes: Any) -> tuple[Task, Alterations]:
+    """The task that the command line asks for, and what it changes of it."""
+    from widevalley.experiments.alterations import Alterations
+    from widevalley.experiments.tasks import find_task
 
     if (named is None) == (own is None):
         refuse(f"Name one task: {', '.join(TASK_NAMES)}, or --task MODULE:FUNCTION for one of your own.")
     try:
-        return changes.apply(find_task(named or own or ""))
-    except TaskError as error:
+        alterations = Alterations(**changes)
+        return alterations.apply(find_task(named or own or "")), alterations
+    except ValueError as error:
         refuse(str(error))
 
 

@@ -34,7 +34,7 @@ def train(
     batch_size: options.BatchSize = None,
     train_size: options.TrainSize = None,
     subset: options.Subset = None,
-    label_noise: options.LabelNoise = None,
+    label_noise: options.LabelNoise = 0.0,
     data_dir: options.DataDir = None,
     device: options.Device = None,
     tensorboard: options.TensorBoard = False,
@@ -50,14 +50,14 @@ def train(
 
         widevalley train mnist-lenet --method entropy-sgd --lr 0.3 --set inner_steps=5 --tensorboard
     """
-    from widevalley.experiments.alterations import Alterations
     from widevalley.experiments.single import train_one
     from widevalley.experiments.train import Unit
     from widevalley.progress import Narrator
     from widevalley.stopping import Stopping
 
-    changes = Alterations(label_noise=label_noise, train_size=train_size, subset=subset, batch_size=batch_size)
-    chosen_task = options.the_task(task, own_task, changes)
+    chosen_task, changes = options.the_task(
+        task, own_task, label_noise=label_noise, train_size=train_size, subset=subset, batch_size=batch_size
+    )
     folder = out or Path("runs") / f"{chosen_task.name}-{method}"
     where = options.the_device(device)
     with Stopping() as stopping, options.ending_in_words(stopping):

@@ -1,16 +1,12 @@
 """Data sets as tensors in memory, each with a training, a validation and a test split.
 
-MNIST is read from the four IDX ``.gz`` files; nothing is unpickled, and the SHA-256 of every uncompressed
-payload is checked. The digits come with scikit-learn.
+The test split is the same for every ``seed``; ``seed`` moves the validation split alone. MNIST, Fashion-MNIST, CIFAR-10
+and the text are read from checked files (``files.DATASETS``); the digits come with scikit-learn.
 """
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import math
-import os
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,19 +15,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from widevalley.experiments import files, whitening
+from widevalley.experiments.files import DataError, data_folder
+
+__all__ = ["Data", "DataError", "Split", "cifar10", "data_folder", "digits", "fashion_mnist", "mnist", "split", "text"]
+
 SPLIT_SEED = 0
 DIGITS_TEST, DIGITS_VALIDATION = 360, 287
 MNIST_VALIDATION = 6_000
-
-
-class DataError(Exception):
-    """A file of a data set is missing or damaged; the message says which, where it belongs and the remedy."""
+CIFAR_VALIDATION = 5_000
+WINDOW = 32
+# Windows to validate and to test each, a tenth of the text.
+TEXT_HELD_OUT = 3_485
+CHARACTERS = "".join(map(chr, range(ord(" "), ord("~") + 1))) + "\n"
 
 
 @dataclass(frozen=True)
 class Split:
-    inputs: Tensor  # (n, ...), float32
-    targets: Tensor  # (n,), int64
+    inputs: Tensor  # (n, ...)
+    targets: Tensor  # (n,) or (n, positions): classes, int64
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -47,93 +49,6 @@ class Data:
     test: Split
 
 
-@dataclass(frozen=True)
-class IdxFile:
-    """An expected file: its place under the data folder, and its uncompressed payload."""
-
-    place: str
-    shape: tuple[int, ...]
-    sha256: str
-
-    @property
-    def size(self) -> int:
-        """Bytes of the payload: magic number, one 32-bit length a dimension, one byte an element."""
-        return 4 + 4 * len(self.shape) + math.prod(self.shape)
-
-
-# The sums are those of the uncompressed files as Y. LeCun, C. Cortes and C. Burges published them.
-MNIST = {
-    "train images": IdxFile(
-        "mnist/train-images-idx3-ubyte.gz",
-        (60_000, 28, 28),
-        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    ),
-    "train labels": IdxFile(
-        "mnist/train-labels-idx1-ubyte.gz",
-        (60_000,),
-        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    ),
-    "test images": IdxFile(
-        "mnist/t10k-images-idx3-ubyte.gz",
-        (10_000, 28, 28),
-        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    ),
-    "test labels": IdxFile(
-        "mnist/t10k-labels-idx1-ubyte.gz",
-        (10_000,),
-        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-    ),
-}
-
-
-def data_folder(given: Path | None = None) -> Path:
-    """Where data are looked for: ``given``, else ``$WIDEVALLEY_DATA``, else the user's cache folder."""
-    if given is not None:
-        return given
-    if named := os.environ.get("WIDEVALLEY_DATA"):
-        return Path(named)
-    from platformdirs import user_cache_path
-
-    return user_cache_path("widevalley", appauthor=False)
-
-
-def read_idx(path: Path, sha256: str | None = None, size: int | None = None) -> NDArray[np.uint8]:
-    """The array of unsigned bytes in a gzipped IDX file, of the shape in its header.
-
-    ``sha256`` and ``size`` are those of the uncompressed file; the sum is checked, the size is only told in errors.
-
-    Raises:
-        DataError: the file is missing, cannot be decompressed, is not IDX, or is not the expected one.
-    """
-
-    def refusal(what: str) -> DataError:
-        expected = [f"uncompressed {size:,} bytes" if size else "", f"SHA-256 {sha256}" if sha256 else ""]
-        says = " and ".join(filter(None, expected))
-        return DataError(
-            f"{path} {what}; expected there: a gzipped IDX file{f', {says}' if says else ''}. Put it in place, or give "
-            f"the data folder that holds {path.parent.name}/{path.name} with --data-dir or WIDEVALLEY_DATA."
-        )
-
-    try:
-        payload = gzip.decompress(path.read_bytes())
-    except FileNotFoundError:
-        raise refusal("is missing") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise refusal(f"cannot be read ({error})") from error
-    # Two zero bytes, 8 for unsigned bytes, the number of dimensions; then each length as 32 bits, big-endian.
-    if len(payload) < 4 or payload[:3] != b"\0\0\x08" or len(payload) < 4 + 4 * payload[3]:
-        raise refusal("is no IDX file of unsigned bytes")
-    start = 4 + 4 * payload[3]
-    shape = tuple(int(n) for n in np.frombuffer(payload, dtype=">u4", count=payload[3], offset=4))
-    if len(payload) - start != math.prod(shape):
-        raise refusal(f"is truncated: {len(payload) - start} bytes for shape {shape}")
-    found = hashlib.sha256(payload).hexdigest()
-    if sha256 is not None and found != sha256:
-        raise refusal(f"is damaged: its uncompressed SHA-256 is {found}")
-    # A copy: torch warns about arrays that cannot be written to.
-    return np.frombuffer(payload, dtype=np.uint8, offset=start).reshape(shape).copy()
-
-
 def stratified(targets: Tensor, held_out: int, seed: int) -> tuple[Tensor, Tensor]:
     """Indices (kept, held out), disjoint, each class in proportion, a function of the seed alone."""
     from sklearn.model_selection import train_test_split
@@ -144,6 +59,50 @@ def stratified(targets: Tensor, held_out: int, seed: int) -> tuple[Tensor, Tenso
     return torch.from_numpy(kept), torch.from_numpy(held)
 
 
+def proportional_order(targets: Tensor, seed: int) -> Tensor:
+    """A random order of the examples, of which every first part holds each class in proportion, within one example.
+
+    Of targets with positions, (n, positions), any random order.
+    """
+    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
+    if targets.ndim > 1:
+        return order
+    place = torch.empty(len(targets), dtype=torch.float64)
+    for label in targets.unique():
+        of_class = order[targets[order] == label]
+        place[of_class] = (torch.arange(len(of_class), dtype=torch.float64) + 0.5) / len(of_class)
+    return order[place[order].argsort(stable=True)]
+
+
+def split(inputs: Tensor, targets: Tensor, *, validation: int, test: int, seed: int = SPLIT_SEED) -> Data:
+    """Your own tensors as ``Data``: that many examples to validate and to test, the rest to train.
+
+    Args:
+        inputs: (n, ...), what the network takes.
+        targets: (n,) or (n, positions), classes from 0 as int64. Those of one class are spread over the splits in
+            proportion.
+        validation, test: numbers of examples.
+        seed: moves the validation split; the test split is the same for every seed.
+
+    Raises:
+        ValueError: the tensors do not fit together, or nothing is left for a split.
+    """
+    if len(inputs) != len(targets):
+        raise ValueError(f"inputs has {len(inputs)} examples and targets {len(targets)}: give one target an example")
+    if targets.dtype != torch.int64 or bool((targets < 0).any()):
+        raise ValueError(f"targets must be classes from 0 as int64, got {targets.dtype} from {targets.min()}")
+    if validation < 1 or test < 1 or validation + test >= len(targets):
+        raise ValueError(
+            f"validation={validation} and test={test} must be at least 1 each and leave some of the {len(targets)} "
+            "examples to train"
+        )
+    everything = Split(inputs, targets)
+    order = proportional_order(targets, SPLIT_SEED)
+    rest = everything.take(order[test:])
+    second = proportional_order(rest.targets, seed)
+    return Data(rest.take(second[validation:]), rest.take(second[:validation]), everything.take(order[:test]))
+
+
 def _with_validation(rest: Split, test: Split, held_out: int, seed: int) -> Data:
     kept, held = stratified(rest.targets, held_out, seed)
     return Data(rest.take(kept), rest.take(held), test)
@@ -152,7 +111,7 @@ def _with_validation(rest: Split, test: Split, held_out: int, seed: int) -> Data
 def digits(folder: Path | None = None, *, seed: int = SPLIT_SEED) -> Data:
     """scikit-learn's 1,797 digits, 64 pixels scaled to [0, 1]: 1,150 to train, 287 to validate, 360 to test.
 
-    The test split is the same for every ``seed``; ``seed`` moves the validation split. ``folder`` is not used.
+    ``folder`` is not used.
     """
     from sklearn.datasets import load_digits
 
@@ -168,13 +127,101 @@ def mnist(folder: Path | None = None, *, seed: int = SPLIT_SEED) -> Data:
     Raises:
         DataError: a file is missing or damaged.
     """
+    return _idx_images("mnist", folder, seed)
+
+
+def fashion_mnist(folder: Path | None = None, *, seed: int = SPLIT_SEED) -> Data:
+    """Fashion-MNIST, in the form, scale and split of ``mnist``.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
+    return _idx_images("fashion_mnist", folder, seed)
+
+
+def _idx_images(name: str, folder: Path | None, seed: int) -> Data:
     place = data_folder(folder)
-    arrays = {
-        name: torch.from_numpy(read_idx(place / file.place, file.sha256, file.size)) for name, file in MNIST.items()
-    }
+    arrays = [
+        torch.from_numpy(parse_idx(files.contents(file, place), file.place)) for file in files.DATASETS[name].files
+    ]
 
-    def split(which: str) -> Split:
-        images = arrays[f"{which} images"].unsqueeze(1).float()
-        return Split(images.sub_(126).div_(126), arrays[f"{which} labels"].long())
+    def scaled(images: Tensor, labels: Tensor) -> Split:
+        return Split(images.unsqueeze(1).float().sub_(126).div_(126), labels.long())
 
-    return _with_validation(split("train"), split("test"), MNIST_VALIDATION, seed)
+    train_images, train_labels, test_images, test_labels = arrays
+    return _with_validation(
+        scaled(train_images, train_labels), scaled(test_images, test_labels), MNIST_VALIDATION, seed
+    )
+
+
+def parse_idx(payload: bytes, name: str) -> NDArray[np.uint8]:
+    """The array of unsigned bytes in the contents of an IDX file, of the shape in its header.
+
+    Raises:
+        DataError: it is not IDX.
+    """
+    # Two zero bytes, 8 for unsigned bytes, the number of dimensions; then each length as 32 bits, big-endian.
+    if len(payload) < 4 or payload[:3] != b"\0\0\x08" or len(payload) < 4 + 4 * payload[3]:
+        raise DataError(f"{name} is no IDX file of unsigned bytes")
+    start = 4 + 4 * payload[3]
+    shape = tuple(int(n) for n in np.frombuffer(payload, dtype=">u4", count=payload[3], offset=4))
+    if len(payload) - start != math.prod(shape):
+        raise DataError(f"{name} is no IDX file: {len(payload) - start} bytes for shape {shape}")
+    # A copy: torch warns about arrays that cannot be written to.
+    return np.frombuffer(payload, dtype=np.uint8, offset=start).reshape(shape).copy()
+
+
+def cifar10(folder: Path | None = None, *, seed: int = SPLIT_SEED, cache: Path | None = None) -> Data:
+    """CIFAR-10, images (n, 3, 32, 32): 45,000 to train, 5,000 to validate, 10,000 to test. No augmentation.
+
+    Contrast is normalised image by image; then the images are ZCA-whitened (``whitening``) by a transform fitted on the
+    45,000 training images alone: neither validation nor test images enter it. It is kept under ``cache``, by default in
+    the user's cache folder.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
+    place = data_folder(folder)
+    batches = [_cifar_batch(files.contents(file, place)) for file in files.DATASETS["cifar10"].files]
+    rest = Split(*map(torch.cat, zip(*batches[:-1], strict=True)))
+    raw = _with_validation(rest, Split(*batches[-1]), CIFAR_VALIDATION, seed)
+    white = whitening.fitted(raw.train.inputs, cache or files.cache_folder() / "whitening")
+    return Data(*(Split(white(part.inputs), part.targets) for part in (raw.train, raw.validation, raw.test)))
+
+
+def _cifar_batch(payload: bytes) -> tuple[Tensor, Tensor]:
+    """Records of a label byte and 3,072 pixel bytes: red, green and blue planes of 32 x 32."""
+    records = torch.from_numpy(np.frombuffer(payload, dtype=np.uint8).reshape(-1, 1 + 3 * 32 * 32).copy())
+    return records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0].long()
+
+
+def text(folder: Path | None = None, *, seed: int = SPLIT_SEED) -> Data:
+    """tinyshakespeare in windows of 32 characters: inputs (n, 32), targets (n, 32), each the character that follows.
+
+    Characters are classes of ``CHARACTERS``, printable ASCII and newline, 96 in all; inputs are int64 too. The last
+    tenth of the text is the test split; a stretch as long, at a place that ``seed`` draws, validates; the rest, before
+    and after it, trains. No character is in two splits.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    (file,) = files.DATASETS["text"].files
+    codes = torch.tensor(list(files.contents(file, data_folder(folder))))
+    lookup = torch.full((256,), -1)
+    lookup[torch.tensor(list(CHARACTERS.encode("ascii")))] = torch.arange(len(CHARACTERS))
+    classes = lookup[codes]
+    # The target of a window's last position is one character beyond it.
+    held_out = TEXT_HELD_OUT * WINDOW + 1
+    rest, test = classes[:-held_out], classes[-held_out:]
+    places = len(rest) - held_out
+    start = int(torch.randint(places + 1, (), generator=torch.Generator().manual_seed(seed)))
+    before, validation, after = rest[:start], rest[start : start + held_out], rest[start + held_out :]
+    around = [_windows(before), _windows(after)]
+    train = Split(torch.cat([part.inputs for part in around]), torch.cat([part.targets for part in around]))
+    return Data(train, _windows(validation), _windows(test))
+
+
+def _windows(stretch: Tensor) -> Split:
+    n = max(0, len(stretch) - 1) // WINDOW
+    inputs, targets = stretch[: n * WINDOW], stretch[1 : n * WINDOW + 1]
+    return Split(inputs.view(n, WINDOW), targets.reshape(n, WINDOW))
