@@ -1,6 +1,6 @@
-"""The command: what it prints, what it refuses, where it leaves its results."""
+"""The command as a whole: help, version, completion, words that are wrong."""
 
-import re
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,95 +8,101 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from widevalley import __version__
+from widevalley import __version__, options
 from widevalley.commands import app
-
-run = CliRunner().invoke
-
-
-@pytest.fixture(scope="module")
-def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    folder = tmp_path_factory.mktemp("command") / "digits"
-    result = run(app, ["compare", "digits", "--methods", "sgd,entropy-sgd", "--seeds", "2", "--epochs", "1",
-                       "--out", str(folder)])  # fmt: skip
-    assert result.exit_code == 0, result.output
-    return folder, result.output
+from widevalley.experiments.methods import METHODS
+from widevalley.experiments.tasks import TASKS
 
 
-def test_compare_says_how_far_it_is_in_plain_lines_and_ends_with_a_table(compared: tuple[Path, str]) -> None:
-    folder, said = compared
-    assert "34 runs, 578 gradients in all" in said
-    assert "run 34 of 34: final entropy-sgd" in said
-    assert "\x1b" not in said
-    table = re.findall(r"^(sgd|entropy-sgd) +\S+ +\S+ ± \S+ +\S+ ± \S+ +\S+ ± \S+$", said, flags=re.MULTILINE)
-    assert sorted(table) == ["entropy-sgd", "sgd"]
-    assert f"Report: {folder / 'report.html'}" in said
-    assert "entropy-sgd" in (folder / "report.html").read_text()
+def run(*arguments: str):
+    return CliRunner().invoke(app, list(arguments), env={"TERM": "dumb", "COLUMNS": "200"})
 
 
-def test_report_draws_the_same_page_again(compared: tuple[Path, str]) -> None:
-    folder, _ = compared
-    page = (folder / "report.html").read_bytes()
-    (folder / "report.html").unlink()
-    result = run(app, ["report", str(folder)])
-    assert result.exit_code == 0
-    assert (folder / "report.html").read_bytes() == page
+def test_version_help_and_module() -> None:
+    assert run("--version").output == f"widevalley {__version__}\n"
+    said = run("--help").output
+    for command in ("compare", "train", "report", "data"):
+        assert command in said
+    assert "Begin with: widevalley compare digits" in said
+    done = subprocess.run([sys.executable, "-m", "widevalley", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"widevalley {__version__}\n"
 
 
-def test_a_folder_with_results_needs_resume(compared: tuple[Path, str]) -> None:
-    folder, _ = compared
-    again = ["compare", "digits", "--methods", "sgd,entropy-sgd", "--seeds", "2", "--epochs", "1", "--out", str(folder)]
-    refused = run(app, again)
-    assert refused.exit_code == 2
-    assert "add --resume" in refused.output
-    assert run(app, [*again, "--resume"]).exit_code == 0
+@pytest.mark.parametrize("arguments", [["--help"], ["compare", "--help"], ["data", "--help"], ["train", "--help"]])
+def test_help_does_not_load_torch(arguments: list[str]) -> None:
+    code = (
+        "import sys; sys.argv = ['widevalley', *sys.argv[1:]]\n"
+        "from widevalley.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_names_in_help_are_those_of_the_library() -> None:
+    assert list(options.TASK_NAMES) == list(TASKS)
+    assert list(options.METHOD_NAMES) == list(METHODS)
+    assert set(options.DEFAULT_METHODS.split(",")) <= set(METHODS)
+
+
+def complete(words: str) -> str:
+    """What the shell's completion is answered, as bash asks for it."""
+    count = len(words.split()) - (not words.endswith(" "))
+    env = {**os.environ, "_WIDEVALLEY_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": f"{count}"}
+    widevalley = Path(sys.executable).with_name("widevalley")
+    return subprocess.run([widevalley], env=env, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_shell_completes_commands_tasks_and_the_last_of_several_methods() -> None:
+    assert complete("widevalley comp").split() == ["compare"]
+    assert complete("widevalley compare mnist").split() == ["mnist-fc", "mnist-lenet"]
+    assert complete("widevalley compare digits --methods sgd,ada").split() == ["sgd,adam", "sgd,adamw"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["compare", "digit"], "no task 'digit'. Tasks: digits, mnist-fc, mnist-lenet"),
-        (
-            ["compare", "digits", "--methods", "sgd,smd"],
-            "no method 'smd'. Methods: entropy-sgd, entropy-adam, sgd, adam",
-        ),
+        (["compare"], "Name one task: digits"),
+        (["compare", "digits", "--task", "a:b"], "Name one task: digits"),
+        (["compare", "--task", "nowhere:function"], "no module 'nowhere'"),
+        (["compare", "digits", "--methods", "sgd,smd"], "no method 'smd'. Methods: entropy-sgd, entropy-adam, sgd"),
         (["compare", "digits", "--methods", ","], "no method named"),
         (["compare", "digits", "--seeds", "0"], "--seeds"),
+        (["compare", "digits", "--label-noise", "1.5"], "label_noise=1.5"),
+        (["compare", "digits", "--train-size", "5000"], "train_size=5000 is more than the 1150"),
+        (["compare", "digits", "--batch-size", "5000"], "fewer than a minibatch of 5000"),
+        (["compare", "digits", "--device", "abacus"], "no device 'abacus' here"),
+        (["train", "digits", "--method", "smd"], "no method 'smd'"),
+        (["train", "digits", "--set", "gama=1"], "--set does not fit entropy-sgd"),
+        (["train", "digits", "--set", "gamma"], "not NAME=VALUE"),
+        (["train", "digits", "--set", "gamma=x+1"], "not a number"),
+        (["train", "digits", "--set", "gamma=-1"], "gamma=-1"),
+        (["train", "digits", "--set", "lr=1"], "an option of its own, --lr"),
         (["report", "nowhere"], "holds no comparison"),
     ],
 )
-def test_wrong_words_are_answered_with_the_right_ones(arguments: list[str], said: str) -> None:
-    result = run(app, arguments)
+def test_wrong_words_are_answered_with_the_right_ones(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
     assert result.exit_code == 2
-    assert said in " ".join(result.output.split())
+    assert said in " ".join(result.output.replace("│", " ").split())
+    assert not list(tmp_path.iterdir())
 
 
-def test_missing_data_are_named_with_their_place(tmp_path: Path) -> None:
-    result = run(app, ["compare", "mnist-fc", "--data-dir", str(tmp_path), "--out", str(tmp_path / "out")])
+def test_missing_data_are_named_with_their_place_and_the_command_that_fetches_them(tmp_path: Path) -> None:
+    result = run("compare", "mnist-fc", "--data-dir", str(tmp_path), "--out", str(tmp_path / "out"))
     assert result.exit_code == 2
     assert str(tmp_path / "mnist" / "train-images-idx3-ubyte.gz") in result.output
+    assert "widevalley data fetch mnist" in result.output
     assert not (tmp_path / "out").exists()
 
 
-def test_a_damaged_result_is_named(compared: tuple[Path, str], tmp_path: Path) -> None:
-    folder, _ = compared
-    (tmp_path / "units").mkdir()
-    (tmp_path / "comparison.json").write_bytes((folder / "comparison.json").read_bytes())
-    (tmp_path / "units" / "final-sgd-lr0.1-seed0.jsonl").write_text('{"kind": "configuration", "ph')
-    result = run(app, ["report", str(tmp_path)])
+def test_a_package_that_is_missing_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "schedulefree", None)
+    result = run("compare", "digits", "--methods", "schedule-free", "--out", str(tmp_path / "out"))
     assert result.exit_code == 2
-    assert "final-sgd-lr0.1-seed0.jsonl" in result.output
-
-
-def test_an_unwritable_place_is_a_message(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    result = run(app, ["compare", "digits", "--epochs", "1", "--out", str(tmp_path / "file" / "below")])
-    assert result.exit_code == 2
-    assert "Cannot write the results" in result.output
-
-
-def test_version_help_and_module() -> None:
-    assert run(app, ["--version"]).output == f"widevalley {__version__}\n"
-    assert "compare" in run(app, ["--help"]).output
-    done = subprocess.run([sys.executable, "-m", "widevalley", "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout == f"widevalley {__version__}\n"
+    assert 'pip install "widevalley[rivals]"' in result.output

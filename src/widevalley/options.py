@@ -18,12 +18,19 @@ if TYPE_CHECKING:
     from widevalley.stopping import Stopping
 
 # Named here too, so that help and completion need not load torch; a test holds them equal to the real ones.
-TASK_NAMES = (
-    *("digits", "mnist-fc", "mnist-lenet", "fashion-fc", "fashion-lenet", "char-lstm", "cifar10-allcnn"),
-)  # fmt: skip
+TASK_NAMES = ("digits", "mnist-fc", "mnist-lenet", "fashion-fc", "fashion-lenet", "cifar10-allcnn", "char-lstm")
 METHOD_NAMES = (
-    *("entropy-sgd", "entropy-adam", "sgd", "adam", "adamw", "swa", "ema", "sam", "lookahead", "schedule-free"),
-)  # fmt: skip
+    "entropy-sgd",
+    "entropy-adam",
+    "sgd",
+    "adam",
+    "adamw",
+    "swa",
+    "ema",
+    "sam",
+    "lookahead",
+    "schedule-free",
+)
 DEFAULT_METHODS = "entropy-sgd,entropy-adam,sgd,adam"
 
 # Exit codes, beside 0 and Python's own 1; a signal's is 128 + its number.

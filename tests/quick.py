@@ -9,7 +9,7 @@ from torch import nn
 from widevalley.experiments.compare import Plan
 from widevalley.experiments.data import Data
 from widevalley.experiments.methods import METHODS
-from widevalley.experiments.tasks import TASKS
+from widevalley.experiments.tasks import TASKS, Task
 from widevalley.experiments.train import Unit
 from widevalley.experiments.writing import Record
 
@@ -20,6 +20,11 @@ def network() -> nn.Module:
 
 
 TASK = replace(TASKS["digits"], network=network, epochs=2, tuning_epochs=1, tuning_seeds=1)
+
+
+def task() -> Task:
+    """For the command: ``--task quick:task``."""
+    return TASK
 
 
 def unit(method: str, gradients: int = 50, phase: str = "final", lr: float = 0.01, seed: int = 0) -> Unit:
