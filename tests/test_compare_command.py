@@ -92,27 +92,20 @@ def test_event_files_on_request(tmp_path: Path) -> None:
     assert drawn == pytest.approx(expected, rel=1e-5)
 
 
-OWN = """
-import torch
-from widevalley.experiments import Task, split
-
-def data(folder):
-    inputs = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
-    return split(inputs, (inputs.prod(1) > 0).long(), validation=60, test=60)
-
-def task():
-    return Task("quadrants", "Signs", data, lambda: torch.nn.Linear(2, 2), batch_size=20, epochs=2)
-"""
-
-
-def test_a_task_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_of_ones_own_as_the_documentation_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "comparing.md").read_text()
+    example = re.search(
+        r"In `(\w+)\.py`:\n\n```python\n(.*?)```\n\n    widevalley (compare --task .*?)\n", page, re.DOTALL
+    )
+    module, code, command = example.groups()
+    assert len(code.strip().splitlines()) < 20
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "own_quadrants.py").write_text(OWN)
-    result = run("compare", "--task", "own_quadrants:task", "--methods", "sgd,swa", "--seeds", "2")
+    (tmp_path / f"{module}.py").write_text(code)
+    result = run(*command.split(), "--seeds", "1", "--epochs", "2")
     assert result.exit_code == 0, result.output
-    plan = json.loads((tmp_path / "runs" / "quadrants" / "comparison.json").read_text())
-    assert plan["command"].startswith("widevalley compare --task own_quadrants:task --methods sgd,swa")
-    assert plan["test_size"] == 60
+    plan = json.loads((tmp_path / "runs" / "moons" / "comparison.json").read_text())
+    assert plan["command"].startswith(f"widevalley {command}")
+    assert (plan["train_size"], plan["validation_size"], plan["test_size"]) == (1200, 400, 400)
 
 
 def test_a_damaged_result_is_named(compared: tuple[Path, str], tmp_path: Path) -> None:
