@@ -10,16 +10,17 @@ import html
 import io
 import math
 import re
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from widevalley.experiments import summaries
 from widevalley.experiments.results import Comparison
+from widevalley.experiments.summaries import Difference, Point
 
 # Hues of Okabe and Ito ("Color universal design"), darkened until each has a contrast of 4 on white, and for dark
 # pages lightened likewise: (light, dark).
@@ -51,6 +52,10 @@ LABELS = {
     "paper_epochs": "the paper's epochs (outer updates)",
     "validation_error": "validation error (%)",
     "train_loss": "training loss",
+    "seconds": "seconds of training",
+    "displacement": "displacement ‖x′ − x‖",
+    "pull_to_gradient": "pull / gradient",
+    "noise_to_gradient": "noise / gradient",
 }
 
 
@@ -72,50 +77,13 @@ def style(comparison: Comparison, method: str) -> Style:
     return Style(place % len(COLOURS), DASHES[place % len(DASHES)], MARKERS[place % len(MARKERS)])
 
 
-@dataclass(frozen=True)
-class Point:
-    """A mean over seeds and the band around it."""
-
-    x: float
-    mean: float
-    low: float
-    high: float
-
-
-def curve(comparison: Comparison, method: str, measure: str, axis: str) -> list[Point]:
-    """Mean and range over the finished seeds of a method, at each count of gradients that all of them looked at."""
-    units = [unit for unit, _ in comparison.finished(method)]
-    looks = [{look.gradients: look for look in unit.evaluations} for unit in units]
-    points = []
-    for count in sorted(set.intersection(*(set(look) for look in looks))) if looks else ():
-        xs = [float(getattr(look[count], axis)) for look in looks]
-        ys = [float(getattr(look[count], measure)) for look in looks]
-        points.append(Point(statistics.fmean(xs), statistics.fmean(ys), min(ys), max(ys)))
-    return points
-
-
-def rise(comparison: Comparison, method: str) -> list[Point]:
-    """Mean over the finished seeds ± its standard error; with one seed, ± the standard error over perturbations."""
-    rises = [{rise.size: rise for rise in result.rise} for _, result in comparison.finished(method) if result.rise]
-    points = []
-    for size in sorted(set.intersection(*(set(seen) for seen in rises))) if rises else ():
-        means = [seen[size].mean for seen in rises]
-        mean = statistics.fmean(means)
-        if len(means) > 1:
-            error = statistics.stdev(means) / math.sqrt(len(means)) if all(map(math.isfinite, means)) else math.nan
-        else:
-            error = rises[0][size].standard_error
-        points.append(Point(size, mean, mean - error, mean + error))
-    return points
-
-
 def curves(comparison: Comparison, measure: str, axis: str) -> Figure | None:
     """``measure`` against ``axis`` (names of fields of ``Measurement``), or None while there is nothing to draw.
 
     The paper's epochs are on a logarithmic axis, or the nested methods would be a line along its left edge.
     """
     return _lines(
-        {method: curve(comparison, method, measure, axis) for method in comparison.methods},
+        {method: summaries.curve(comparison, method, measure, axis) for method in comparison.methods},
         comparison,
         labels=(LABELS[axis], LABELS[measure]),
         log_x=axis == "paper_epochs",
@@ -126,7 +94,7 @@ def curves(comparison: Comparison, measure: str, axis: str) -> Figure | None:
 def rises(comparison: Comparison) -> Figure | None:
     """Rise of the training loss against perturbation size, or None while there is nothing to draw."""
     return _lines(
-        {method: rise(comparison, method) for method in comparison.methods},
+        {method: summaries.rise(comparison, method) for method in comparison.methods},
         comparison,
         labels=("relative size of the perturbation", "rise of the training loss"),
         log_x=True,
@@ -134,22 +102,12 @@ def rises(comparison: Comparison) -> Figure | None:
     )
 
 
-def tuned(comparison: Comparison, method: str) -> list[Point]:
-    """Validation error at each learning rate, mean and range over the tuning seeds; NaN where a run diverged."""
-    points = []
-    for lr, results in comparison.tuned(method).items():
-        errors = [math.nan if result.diverged else result.last.validation_error for result in results]
-        mean = statistics.fmean(errors)
-        points.append(Point(lr, mean, *((min(errors), max(errors)) if math.isfinite(mean) else (mean, mean))))
-    return points
-
-
 def tuning(comparison: Comparison) -> Figure | None:
     """Validation error over each method's learning rates, the chosen one ringed; None while there is nothing to draw.
 
     A rate with a run that diverged is a cross on the upper edge.
     """
-    points = {method: tuned(comparison, method) for method in comparison.methods}
+    points = {method: summaries.tuned(comparison, method) for method in comparison.methods}
     if not any(points.values()):
         return None
     figure, axes = _empty(("learning rate", LABELS["validation_error"]))
@@ -170,6 +128,40 @@ def tuning(comparison: Comparison) -> Figure | None:
         drawn += shown
     _logarithmic(axes, "x", [point.x for found in points.values() for point in found])
     _logarithmic(axes, "y", [value for point in drawn for value in (point.mean, point.low, point.high)])
+    return figure
+
+
+def trials(comparison: Comparison) -> Figure | None:
+    """Expected best validation error against the number of learning rates tried; None while there is nothing to draw."""
+    figure = _lines(
+        {method: summaries.trials(comparison, method) for method in comparison.methods},
+        comparison,
+        labels=("learning rates tried", f"best {LABELS['validation_error']}"),
+        log_x=False,
+        markers=True,
+    )
+    if figure:
+        figure.axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def differences(comparison: Comparison, found: Mapping[str, Difference]) -> Figure | None:
+    """Each method's difference to the baseline with its interval, a line a method; None if there is no interval."""
+    shown = [difference for difference in found.values() if difference.over]
+    if not shown:
+        return None
+    figure, axes = _empty((f"test error less that of {summaries.baseline(comparison)} (percentage points)", ""))
+    figure.set_figheight(1.0 + 0.3 * len(shown))
+    axes.axvline(0, color=_TEXT, linewidth=1.2, zorder=2)
+    for place, difference in enumerate(shown):
+        look, interval = style(comparison, difference.method), difference.interval
+        axes.hlines([place], [interval.low], [interval.high], color=look.colour, linewidth=2.4, zorder=3)
+        axes.plot([interval.mean], [place], look.marker, color=look.colour, ms=7, mec=_PAGE, mew=0.6, zorder=4)
+    axes.set_yticks(range(len(shown)), [difference.method for difference in shown])
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
     return figure
 
 
@@ -202,6 +194,8 @@ def _lines(
         return None
     figure, axes = _empty(labels)
     drawn: list[Point] = []
+    # Many bands on top of one another must not hide the lines.
+    alpha = 0.16 if len(points) <= 5 else 0.08
     for method, found in points.items():
         look = style(comparison, method)
         # An x of 0 has no place on a logarithmic axis.
@@ -210,7 +204,7 @@ def _lines(
         _line(axes, xs, [point.mean for point in shown], look, marker=look.marker if markers else "")
         if any(point.low < point.high for point in shown):
             low, high = [point.low for point in shown], [point.high for point in shown]
-            axes.fill_between(xs, low, high, color=look.colour, alpha=0.16, linewidth=0, zorder=2)
+            axes.fill_between(xs, low, high, color=look.colour, alpha=alpha, linewidth=0, zorder=2)
         drawn += shown
     if log_x:
         _logarithmic(axes, "x", [point.x for point in drawn])
