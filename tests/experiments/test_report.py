@@ -8,7 +8,7 @@ import matplotlib
 import pytest
 import synthetic_results as synthetic
 
-from widevalley.experiments import plots
+from widevalley.experiments import summaries
 from widevalley.experiments.report import plus_minus, write_report
 from widevalley.experiments.results import read
 
@@ -18,13 +18,16 @@ FINAL = [name for name in synthetic.all_units() if name[0] == "final"]
 
 
 class Page(HTMLParser):
-    """Elements, attributes, text and the tables' cells; every start tag must meet its end tag."""
+    """Elements, attributes, text and the tables' cells; every start tag must meet its end tag.
+
+    ``rows`` has the first row of each name on the page, ``tables`` all rows by the label of their table.
+    """
 
     def __init__(self, text):
         super().__init__()
         self.open, self.tags, self.attributes, self.text = [], [], [], ""
-        self.rows = {}
-        self._cells = None
+        self.rows, self.tables = {}, {}
+        self._cells = self._label = None
         self.feed(text)
         self.close()
         assert not self.open
@@ -34,6 +37,7 @@ class Page(HTMLParser):
         self.attributes += [(tag, name, value) for name, value in attrs]
         if tag not in VOID:
             self.open.append(tag)
+        self._label = dict(attrs).get("aria-label", self._label)
         if tag == "tr":
             self._cells = []
         elif tag in ("td", "th"):
@@ -47,10 +51,11 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
         if tag == "tr":
             self.rows.setdefault(self._cells[0], self._cells[1:])
+            self.tables.setdefault(self._label, {})[self._cells[0]] = self._cells[1:]
 
     def handle_data(self, data):
         self.text += data
-        if self.open and self.open[-1] in ("td", "th"):
+        if {"td", "th"} & set(self.open):
             self._cells[-1] += data
 
 
@@ -76,33 +81,40 @@ def test_the_table_has_every_method_with_its_numbers(complete):
 
     Both: test losses 0.1, 0.2, 0.3; validation errors 90/81 + (0, 1, 2), mean 2.1111; training losses
     2.3/81 · (1, 1.5, 2), mean 0.042593, sd 0.014198; 2, 3, 4 ms a gradient.
+
+    Differences −1, −0.5, −1.5: mean −1, sd 0.5; t(2) = 4.3027 times 0.5/√3 is 1.2421.
     """
     page = Page(page_of(complete))
-    shared = ["0.20 ± 0.10", "2.11 ± 1.00", "0.043 ± 0.014", "80"]
-    assert page.rows["entropy-sgd"] == ["0.1", "3 of 3", "3.00 ± 1.00", *shared, "4", "3.00 ± 1.00"]
-    assert page.rows["sgd"] == ["0.1", "3 of 3", "4.00 ± 1.32", *shared, "80", "3.00 ± 1.00"]
+    shared = ["3 of 3", "0.20 ± 0.10", "2.11 ± 1.00", "0.043 ± 0.014"]
+    assert page.rows["entropy-sgd"] == ["3.00 ± 1.00", "not decidable −1.00 (−2.24 to +0.24)", *shared]
+    assert page.rows["sgd"] == ["4.00 ± 1.32", "the baseline", *shared]
+    costs = page.tables["Table of costs"]
+    assert costs["entropy-sgd"] == ["0.1", "80", "4", "3.00 ± 1.00", "–", "–"]
+    assert costs["sgd"] == ["0.1", "80", "80", "3.00 ± 1.00", "–", "–"]
 
 
 def test_the_rise_stands_in_a_table(complete):
     """Rises (1, 2, 3) · size²: mean 2 size², standard error size²/√3; 0.02 ± 0.0058 at 0.1, 0.5 ± 0.14 at 0.5."""
-    page = Page(page_of(complete))
-    assert page.rows["Training loss ± sd"] == ["0.043 ± 0.014"] * 2
-    assert page.rows["0.1"] == ["0.0200 ± 0.0058"] * 2
-    assert page.rows["0.5"] == ["0.50 ± 0.14"] * 2
+    table = Page(page_of(complete)).tables["Table of the rise of the loss"]
+    assert table["Method"] == ["Training loss± sd", "0.1", "0.5"]
+    assert table["sgd"] == table["entropy-sgd"] == ["0.043 ± 0.014", "0.020 ± 0.006", "0.5 ± 0.1"]
 
 
 def test_figures_with_captions_and_descriptions(complete):
     text = page_of(complete)
     assert figures(text) == {
+        "differences-to-the-baseline": 1,
         "against-gradients": 2,
+        "against-seconds": 2,
         "against-paper-epochs": 2,
         "rise-of-the-loss": 1,
         "learning-rates": 1,
+        "tuning-trials": 1,
     }
     page = Page(text)
-    assert page.tags.count("figcaption") == 4
+    assert page.tags.count("figcaption") == 7
     described = [value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")]
-    assert len(described) == 6
+    assert len(described) == 10
     assert "hides the inner gradients" in page.text
     assert "compared only roughly" in page.text
     # Labels are text, not outlines.
@@ -110,11 +122,11 @@ def test_figures_with_captions_and_descriptions(complete):
 
 
 def test_curves_and_tuning_runs_are_drawn_in_the_methods_colours(complete):
-    """Each of the two methods has a mean line in five panels and its tuning line, in its own colour and no other."""
+    """Each of the two methods has a mean line in seven panels, its tuning line and its trials, in its own colour alone."""
     text = page_of(complete)
     for series, other in ((0, 2), (1, 3)):
         line = rf'<path d="[^"]*" clip-path="[^"]*" style="fill: none; [^"]*stroke: var\(--series-{series}, #\w+\)'
-        assert len(re.findall(line, text)) >= 6
+        assert len(re.findall(line, text)) >= 9
         assert f"var(--series-{other}," not in text
     assert "#fe00" not in text
     assert "#fd00" not in text
@@ -145,7 +157,7 @@ def test_ids_are_unique_and_references_are_to_them(complete):
 
 def test_tables_name_their_rows_and_columns(complete):
     page = Page(page_of(complete))
-    assert page.tags.count("caption") == page.tags.count("table") == 3
+    assert page.tags.count("caption") == page.tags.count("table") == len(page.tables) == 6
     scopes = [value for tag, name, value in page.attributes if (tag, name) == ("th", "scope")]
     assert len(scopes) == page.tags.count("th")
     assert set(scopes) == {"col", "row"}
@@ -188,7 +200,10 @@ def test_no_unit_yet(tmp_path):
     text = page_of(tmp_path)
     page = Page(text)
     assert set(figures(text).values()) == {0}
-    assert page.rows["sgd"] == ["–", "0 of 3"] + ["–"] * 7
+    assert page.rows["sgd"] == ["–", "the baseline", "0 of 3", *["–"] * 3]
+    assert page.rows["entropy-sgd"] == ["–", "–", "0 of 3", *["–"] * 3]
+    assert page.tables["Table of costs"]["sgd"] == ["–"] * 6
+    assert "No verdict yet" in page.text
     assert "tuning of sgd at learning rate 0.03, 0.1, 0.3" in page.text
     assert "final runs of entropy-sgd with seed 0, 1, 2" in page.text
 
@@ -199,8 +214,9 @@ def test_units_that_are_missing_or_running_are_named_and_left_out(tmp_path):
     synthetic.write_unit(tmp_path, synthetic.unit("final", "sgd", 0.1, 2, ended=False))
     (tmp_path / "units" / "final-entropy-sgd-lr0.1-seed1.jsonl").write_text("")
     page = Page(page_of(tmp_path))
-    assert page.rows["sgd"][1:3] == ["2 of 3", "3.25 ± 0.35"]
-    assert page.rows["entropy-sgd"][1:3] == ["2 of 3", "3.00 ± 1.41"]
+    assert page.rows["sgd"][0::2][:2] == ["3.25 ± 0.35", "2 of 3"]
+    # Seed 0 alone is in both: 2 less 3, and no scatter to tell an interval from.
+    assert page.rows["entropy-sgd"][:3] == ["3.00 ± 1.41", "not decidable −1.00 (no interval), 1 seed", "2 of 3"]
     assert "tuning of entropy-sgd at learning rate 0.3" in page.text
     assert "final runs of sgd with seed 2" in page.text
     assert "final runs of entropy-sgd with seed 1" in page.text
@@ -216,7 +232,7 @@ def test_a_complete_comparison_has_no_notes(complete):
 def test_tuning_alone_draws_its_figure(tmp_path):
     synthetic.write_comparison(tmp_path, without=FINAL)
     found = figures(page_of(tmp_path))
-    assert found.pop("learning-rates") == 1
+    assert found.pop("learning-rates") == found.pop("tuning-trials") == 1
     assert set(found.values()) == {0}
 
 
@@ -225,9 +241,9 @@ def test_one_seed_has_no_deviation_and_its_own_error(tmp_path):
     for name in [*TUNING, ("final", "sgd", 0.1, 1), ("final", "entropy-sgd", 0.1, 1)]:
         synthetic.write_unit(tmp_path, synthetic.unit(*name))
     page = Page(page_of(tmp_path))
-    assert page.rows["sgd"][1:3] == ["1 of 1", "3.50"]
+    assert page.rows["sgd"][:3] == ["3.50", "the baseline", "1 of 1"]
     # The unit's own: 0.1 · 0.5².
-    assert page.rows["0.5"] == ["0.500 ± 0.025"] * 2
+    assert page.tables["Table of the rise of the loss"]["sgd"][-1] == "0.50 ± 0.03"
     assert "One seed" in page.text
 
 
@@ -239,12 +255,12 @@ def test_diverged_units_are_named_and_left_out(complete):
     synthetic.write_unit(complete, synthetic.unit("tune", "sgd", 0.3, 1000, diverged=True))
     text = page_of(complete)
     page = Page(text)
-    assert page.rows["entropy-sgd"][1:3] == ["2 of 3, 1 diverged", "3.00 ± 1.41"]
-    assert page.rows["sgd"] == ["0.1", "0 of 3, 3 diverged"] + ["–"] * 7
+    assert page.rows["entropy-sgd"][:3] == ["3.00 ± 1.41", "–", "2 of 3, 1 diverged"]
+    assert page.rows["sgd"] == ["–", "the baseline", "0 of 3, 3 diverged", *["–"] * 3]
     assert "entropy-sgd with seed 1; sgd with seed 0, 1, 2" in page.text
     assert "not complete" not in page.text
-    assert len(plots.curve(read(complete), "sgd", "train_loss", "gradients")) == 0
-    assert [point.x for point in plots.tuned(read(complete), "sgd") if math.isnan(point.mean)] == [0.3]
+    assert len(summaries.curve(read(complete), "sgd", "train_loss", "gradients")) == 0
+    assert [point.x for point in summaries.tuned(read(complete), "sgd") if math.isnan(point.mean)] == [0.3]
 
 
 def test_numbers_that_are_not_finite_are_drawn_around(complete):
@@ -258,7 +274,7 @@ def test_numbers_that_are_not_finite_are_drawn_around(complete):
     synthetic.write_unit(complete, tuning)
     page = Page(page_of(complete))
     assert page.rows["sgd"][3] == "not finite"
-    assert page.rows["0.5"] == ["0.50 ± 0.14", "not finite"]
+    assert page.tables["Table of the rise of the loss"]["sgd"][-1] == "not finite"
 
 
 def test_a_loss_of_zero_does_not_break_the_logarithmic_axes(tmp_path):
@@ -269,7 +285,7 @@ def test_a_loss_of_zero_does_not_break_the_logarithmic_axes(tmp_path):
             line["train_loss"] = line["validation_error"] = 0.0
         synthetic.write_unit(tmp_path, lines)
     page = Page(page_of(tmp_path))
-    assert page.rows["sgd"][4:6] == ["0.00 ± 0.00", "0.0 ± 0.0"]
+    assert page.rows["sgd"][4:] == ["0.00 ± 0.00", "0.0 ± 0.0"]
 
 
 def test_a_rate_chosen_at_the_end_of_its_grid_is_said(complete):

@@ -33,8 +33,9 @@ COLOURS = (
     ("#4d4d4d", "#c4c4c4"),
     ("#5b4bb5", "#a99cff"),
 )
-# In points. Their number shares no factor with that of the colours, so the pairs repeat only after 35 methods.
-DASHES: tuple[tuple[float, ...], ...] = ((), (6.5, 2.2), (2, 1.6), (8, 1.8, 2, 1.8), (4, 1.8))
+# In points. Their number shares no factor with that of the colours, so the pairs repeat only after 35 methods; the
+# order keeps apart those that are two apart, which the first and the eighth method with one colour are.
+DASHES: tuple[tuple[float, ...], ...] = ((), (6, 3), (1.8, 1.8), (11, 2, 2, 2), (7, 1.6, 1.6, 1.6, 1.6, 1.6))
 MARKERS = "osD^v"
 
 # matplotlib writes colours as hexadecimal numbers: these stand for CSS variables until ``svg`` puts those in. Black
@@ -132,7 +133,7 @@ def tuning(comparison: Comparison) -> Figure | None:
 
 
 def trials(comparison: Comparison) -> Figure | None:
-    """Expected best validation error against the number of learning rates tried; None while there is nothing to draw."""
+    """Expected best validation error by number of learning rates tried; None while there is nothing to draw."""
     figure = _lines(
         {method: summaries.trials(comparison, method) for method in comparison.methods},
         comparison,
@@ -150,8 +151,9 @@ def differences(comparison: Comparison, found: Mapping[str, Difference]) -> Figu
     shown = [difference for difference in found.values() if difference.over]
     if not shown:
         return None
-    figure, axes = _empty((f"test error less that of {summaries.baseline(comparison)} (percentage points)", ""))
-    figure.set_figheight(1.0 + 0.3 * len(shown))
+    figure, axes = _empty((f"test error less that of {summaries.baseline(comparison)} (points)", ""))
+    # Narrow, so that the names keep a readable size on a phone.
+    figure.set_size_inches(3.9, 0.8 + 0.27 * len(shown))
     axes.axvline(0, color=_TEXT, linewidth=1.2, zorder=2)
     for place, difference in enumerate(shown):
         look, interval = style(comparison, difference.method), difference.interval
@@ -194,17 +196,17 @@ def _lines(
         return None
     figure, axes = _empty(labels)
     drawn: list[Point] = []
-    # Many bands on top of one another must not hide the lines.
-    alpha = 0.16 if len(points) <= 5 else 0.08
+    # Bands and markers of many methods lie on top of one another and would hide the lines.
+    few = len(points) <= 5
     for method, found in points.items():
         look = style(comparison, method)
         # An x of 0 has no place on a logarithmic axis.
         shown = [point for point in found if not log_x or point.x > 0]
         xs = [point.x for point in shown]
-        _line(axes, xs, [point.mean for point in shown], look, marker=look.marker if markers else "")
+        _line(axes, xs, [point.mean for point in shown], look, marker=look.marker if markers and few else "")
         if any(point.low < point.high for point in shown):
             low, high = [point.low for point in shown], [point.high for point in shown]
-            axes.fill_between(xs, low, high, color=look.colour, alpha=alpha, linewidth=0, zorder=2)
+            axes.fill_between(xs, low, high, color=look.colour, alpha=0.16 if few else 0.08, linewidth=0, zorder=2)
         drawn += shown
     if log_x:
         _logarithmic(axes, "x", [point.x for point in drawn])
@@ -225,7 +227,7 @@ def _empty(labels: tuple[str, str]) -> tuple[Figure, Axes]:
     axes.set_axisbelow(True)
     axes.set_xlabel(labels[0], color=_TEXT)
     axes.set_ylabel(labels[1], color=_TEXT)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}".replace("-", "−")))
     return figure, axes
 
 

@@ -36,17 +36,17 @@ def paired_interval(differences: NDArray[np.float64]) -> Interval:
     R ≥ MS_rest is ours: without a seed effect MS_seed is expected to be MS_rest, and among 2 to 5 seeds it often comes
     out far below. One seed: over examples alone. One column: over seeds alone.
 
-    Measured coverage, 2,000 comparisons with 1,000 test examples (``tests/experiments/test_statistics.py``):
+    Coverage measured over 2,000 simulated comparisons with 1,000 test images (``tests/experiments/test_statistics.py``):
 
-        simulated effects            | 3 seeds | 5 seeds | plain pigeonhole bootstrap (Owen 2007), 3 and 5 seeds
-        strong effect of the seed    |  95.2 % |  94.9 % | PIGA
-        methods fail on other images |  96.4 % |  96.0 % | PIGB
-        as measured on the digits    |  98.2 % |  96.3 % | PIGC
-        no effect of the seed        |  99.8 % |  98.5 % | PIGD
+        effects in the simulation    | 3 seeds | 5 seeds | plain bootstrap   | Student, seeds alone
+        strong effect of the seed    |  95.1 % |  95.5 % | 83.9 %  and 88.5 % | 95.5 %  and 95.9 %
+        methods fail on other images |  95.7 % |  95.3 % | 96.4 %  and 96.3 % | 82.5 %  and 69.4 %
+        as on the digits             |  99.0 % |  97.2 % | 97.0 %  and 98.1 % | 94.7 %  and 95.1 %
+        no effect of the seed        |  99.7 % |  99.0 % | 98.9 %  and 99.5 % | 93.2 %  and 92.5 %
 
-    The bootstrap is too narrow where seeds matter and counts ``rest`` three times where they do not; stretched to
-    Student's t it covers 98 to 100 % at up to twice this width. Over seeds alone, Student's t covered 69 % where methods
-    fail on other images.
+    Two seeds: 97 to 100 %. The bootstrap there draws seeds and examples apart, with replacement (Owen, "The pigeonhole
+    bootstrap", 2007): among few seeds it sees (S − 1)/S of their variance and knows no Student's t, and it counts the
+    rest three times; stretched for the first two it covered 98 to 100 % at up to twice this width.
 
     Equal differences at all seeds, without examples, say nothing of their scatter: the ends are NaN then, as they are
     for a single number; all is NaN if a difference is not finite.

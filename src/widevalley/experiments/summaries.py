@@ -90,18 +90,19 @@ def worst_seen(comparison: Comparison) -> float:
 
 
 def levels(comparison: Comparison, count: int = 6) -> list[float]:
-    """Up to that many round validation errors, from below where every method begins down to what the best reaches.
+    """Up to that many round validation errors, from the slowest method's first evaluation down to the best method's.
 
-    They are equally spaced in the logarithm, then rounded up to one digit (two, if one makes them fall together), so
-    that the lowest is reached by at least half of the seeds of at least one method.
+    That first one is the first after training began: what all have passed by then tells nothing. The levels are equally
+    spaced in the logarithm, then rounded up to one digit (two, if one makes them fall together), so that half of the
+    seeds of one method at least reach the lowest.
     """
     starts, ends = [], []
     for method in comparison.methods:
-        runs = [unit.evaluations for unit, _ in comparison.finished(method) if unit.evaluations]
+        runs = [looks for unit, _ in comparison.finished(method) if len(looks := unit.evaluations) > 1]
         if runs:
-            starts += [looks[0].validation_error for looks in runs]
+            starts.append(statistics.median(looks[1].validation_error for looks in runs))
             ends.append(statistics.median(min(look.validation_error for look in looks) for looks in runs))
-    start, best = min(filter(math.isfinite, starts), default=0.0), min(filter(math.isfinite, ends), default=0.0)
+    start, best = max(filter(math.isfinite, starts), default=0.0), min(filter(math.isfinite, ends), default=0.0)
     if not 0 < best < start:
         return []
     wanted = [best * (start / best) ** (k / count) for k in range(count)]

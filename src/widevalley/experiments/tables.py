@@ -15,14 +15,16 @@ from widevalley.experiments.summaries import Difference
 
 NOTHING = "–"
 MEBIBYTE = 2**20
+# (title, unit or other small print) of each column.
+Heads = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class Table:
-    """``heads`` are (title, unit or other small print), the first one over the names of the rows."""
+    """The first of ``heads`` stands over the names of the rows, the others over their cells."""
 
     caption: str
-    heads: tuple[tuple[str, str], ...]
+    heads: Heads
     rows: tuple[tuple[str, tuple[str, ...]], ...]
 
 
@@ -41,12 +43,12 @@ def _deviation(values: Sequence[float]) -> float:
     return statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
 
 
-def with_error(mean: float, error: float | None, digits: int | None = None) -> str:
-    """ "mean ± error", the mean alone where ``error`` is None."""
+def with_error(mean: float, error: float | None, digits: int | None = None, figures: int = 2) -> str:
+    """ "mean ± error", the mean alone where ``error`` is None; ``figures`` of the error decide where digits end."""
     if not math.isfinite(mean + (error or 0.0)):
         return "not finite"
     if digits is None:
-        scale, figures = (error, 2) if error else (abs(mean), 4)
+        scale, figures = (error, figures) if error else (abs(mean), 4)
         digits = min(max(figures - 1 - math.floor(math.log10(scale)), 0), 12) if scale > 0 else 1
     return f"{mean:.{digits}f}" if error is None else f"{mean:.{digits}f} ± {error:.{digits}f}"
 
@@ -76,27 +78,29 @@ def results(comparison: Comparison, found: Mapping[str, Difference]) -> Table:
         )
         return (
             plus_minus([result.test_error for result in finished], 2),
-            *((_against(method, base, found.get(method)),) if len(comparison.methods) > 1 else ()),
+            *((_against(comparison, method, found.get(method)),) if len(comparison.methods) > 1 else ()),
             f"{len(finished)} of {len(comparison.seeds)}" + (f", {lost} diverged" if lost else ""),
             *(plus_minus([value(result) for result in finished], digits) for value, digits in columns),
         )
 
-    heads = (("Method", ""), ("Test error", "%"), (f"Against {base}", "points, 95 % interval"), ("Seeds", "in the means"))
+    against = ((f"Against {base}", "points, 95 % interval"),) if len(comparison.methods) > 1 else ()
+    heads: Heads = (("Method", ""), ("Test error", "%"), *against, ("Seeds", "in the means"))
     heads += (("Test loss", ""), ("Validation error", "%"), ("Training loss", ""))
-    if len(comparison.methods) == 1:
-        heads = heads[:2] + heads[3:]
     caption = "After the last gradient: mean ± standard deviation over seeds"
     return _by_method(caption, heads, {method: row(method) for method in comparison.methods})
 
 
-def _against(method: str, base: str, difference: Difference | None) -> str:
-    if method == base:
+def _against(comparison: Comparison, method: str, difference: Difference | None) -> str:
+    if method == summaries.baseline(comparison):
         return Markup("<small>the baseline</small>")
     if difference is None:
         return NOTHING
     mean, ends = points(difference)
-    return Markup("<strong>{}</strong> <small>{}{}</small>").format(
-        difference.verdict, mean, f" ({ends})" if difference.over else ", no interval"
+    said = f"({ends})" if difference.over else "(no interval)"
+    if difference.pairs < len(comparison.seeds):
+        said += f", {difference.pairs} seed{'' if difference.pairs == 1 else 's'}"
+    return Markup('<div class="verdict"><strong>{}</strong> <small>{} <span>{}</span></small></div>').format(
+        difference.verdict, mean, said
     )
 
 
@@ -113,7 +117,7 @@ def costs(comparison: Comparison) -> Table:
             _mebibytes([result.gradient_bytes for result in finished]),
         )
 
-    heads = (("Method", ""), ("Learning rate", "chosen"), ("Gradients", ""), ("Outer updates", ""))
+    heads: Heads = (("Method", ""), ("Learning rate", "chosen"), ("Gradients", ""), ("Outer updates", ""))
     heads += (("Time per gradient", "ms"), ("State kept", "MiB"), ("More for a gradient", "MiB"))
     return _by_method("What a run took", heads, {method: row(method) for method in comparison.methods})
 
@@ -144,7 +148,7 @@ def reach(comparison: Comparison) -> Table | None:
         said = f"{median:,.0f}" if math.isfinite(median) else f"> {comparison.gradients:,}"
         return said if reached == len(counts) else f"{said} ({reached} of {len(counts)})"
 
-    heads = (("Method", ""), *((f"{level:g} %", "") for level in levels))
+    heads = (("Method", ""), *((f"{level:g}\N{NO-BREAK SPACE}%", "") for level in levels))
     rows = {method: tuple(cell(method, level) for level in levels) for method in comparison.methods}
     caption = "Gradients until the validation error was as low as this: median over seeds"
     return _by_method(caption, heads, rows) if levels else None
@@ -159,8 +163,8 @@ def trials(comparison: Comparison) -> Table | None:
         method: tuple(with_error(step.mean, None, 2) for step in steps) + (NOTHING,) * (most - len(steps))
         for method, steps in found.items()
     }
-    heads = (("Method", ""), *((f"{k} tried", "") for k in range(1, most + 1)))
-    return _by_method("Expected best validation error (%) by learning rates tried", heads, rows)
+    heads = (("Method", ""), *((f"{k}", "") for k in range(1, most + 1)))
+    return _by_method("Expected best validation error (%) by number of learning rates tried", heads, rows)
 
 
 def rises(comparison: Comparison) -> Table | None:
@@ -178,11 +182,11 @@ def rises(comparison: Comparison) -> Table | None:
         at = (line.get(size) for size in sizes)
         return (
             plus_minus(losses),
-            *(with_error(point.mean, point.high - point.mean) if point else NOTHING for point in at),
+            *(with_error(point.mean, point.high - point.mean, figures=1) if point else NOTHING for point in at),
         )
 
-    heads = (("Method", ""), ("Training loss", "± standard deviation"), *((f"{size:g}", "relative size") for size in sizes))
-    caption = "Rise of the training loss by relative size of the perturbation: mean ± standard error"
+    heads: Heads = (("Method", ""), ("Training loss", "± sd"), *((f"{size:g}", "") for size in sizes))
+    caption = "Rise of the training loss at each relative size of the perturbation: mean ± standard error"
     return _by_method(caption, heads, {method: row(method) for method in found}) if found else None
 
 
@@ -195,7 +199,7 @@ def inner_loops(comparison: Comparison) -> Table | None:
         return tuple(plus_minus([value for value in column if not math.isnan(value)]) for column in values)
 
     rows = {method: cells for method in comparison.methods if set(cells := row(method)) != {NOTHING}}
-    heads = (("Method", ""), ("Displacement", "‖x′ − x‖"), ("Pull / gradient", "γ‖x′ − x‖ / ‖∇f(x′)‖"))
+    heads: Heads = (("Method", ""), ("Displacement", "‖x′ − x‖"), ("Pull / gradient", "γ‖x′ − x‖ / ‖∇f(x′)‖"))
     heads += (("Noise / gradient", "√(2η′T n) / (η′‖∇f(x′)‖)"),)
     caption = "In the last whole cycle: mean ± standard deviation over seeds"
     return _by_method(caption, heads, rows) if rows else None
@@ -217,5 +221,5 @@ def settings(comparison: Comparison) -> Table | None:
     return Table("Settings of each optimizer", heads, rows)
 
 
-def _by_method(caption: str, heads: tuple[tuple[str, str], ...], rows: Mapping[str, tuple[str, ...]]) -> Table:
+def _by_method(caption: str, heads: Heads, rows: Mapping[str, tuple[str, ...]]) -> Table:
     return Table(caption, heads, tuple(rows.items()))
