@@ -8,9 +8,11 @@ import matplotlib
 import pytest
 import synthetic_results as synthetic
 
-from widevalley.experiments import summaries
+from widevalley.experiments import summaries, tables
 from widevalley.experiments.report import plus_minus, write_report
 from widevalley.experiments.results import read
+from widevalley.experiments.statistics import Interval
+from widevalley.experiments.summaries import Difference
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 TUNING = [name for name in synthetic.all_units() if name[0] == "tune"]
@@ -122,7 +124,7 @@ def test_figures_with_captions_and_descriptions(complete):
 
 
 def test_curves_and_tuning_runs_are_drawn_in_the_methods_colours(complete):
-    """Each of the two methods has a mean line in seven panels, its tuning line and its trials, in its own colour alone."""
+    """Each of the two has a mean line in seven panels, its tuning line and its trials, in its own colour alone."""
     text = page_of(complete)
     for series, other in ((0, 2), (1, 3)):
         line = rf'<path d="[^"]*" clip-path="[^"]*" style="fill: none; [^"]*stroke: var\(--series-{series}, #\w+\)'
@@ -302,6 +304,100 @@ def test_runs_on_two_machines_are_said(complete):
     page = Page(page_of(complete))
     assert "different machines" in page.text
     assert "different versions" not in page.text
+
+
+@pytest.fixture(scope="module")
+def ten(tmp_path_factory):
+    folder = synthetic.write_ten(tmp_path_factory.mktemp("ten"))
+    return folder, Page(page_of(folder))
+
+
+def test_what_the_comparison_says_comes_first_in_words(ten):
+    folder, page = ten
+    said = re.sub(r"\s+", " ", page.text)
+    found = summaries.differences(read(folder))
+    assert {method: difference.verdict for method, difference in found.items() if difference.verdict != "not decidable"}
+    for verdict in ("lower", "higher"):
+        sentence = said.split(f"Test error is {verdict} than sgd’s for ")[1].split(". ")[0]
+        listed = [part.split(" (")[0] for part in sentence.split("; ")]
+        assert listed == [method for method, difference in found.items() if difference.verdict == verdict]
+    undecided = ", ".join(method for method, difference in found.items() if difference.verdict == "not decidable")
+    assert f"Not decidable: {undecided}." in said
+    assert "The intervals (95 %) are over seeds and test examples." in said
+    assert "there are 9 here, so expect 0.45 false verdicts" in said
+    assert said.index("Not decidable") < said.index("trained the network")
+
+
+def test_no_verdict_is_claimed_that_the_intervals_do_not_support(complete):
+    page = Page(page_of(complete))
+    assert "Whether entropy-sgd’s test error differs from sgd’s is not decidable from these runs." in page.text
+    assert "The intervals (95 %) are over seeds alone" in page.text
+    assert "false verdicts" not in page.text
+    assert "Test error is" not in page.text
+
+
+def test_alterations_and_steps_of_two_gradients_are_said_at_the_top(ten, complete):
+    _, page = ten
+    assert "The task was altered: label noise 0.2." in page.text
+    assert "sam takes 2 gradients a step" in page.text
+    other = Page(page_of(complete)).text
+    assert "altered" not in other
+    assert "gradients a step" not in other
+
+
+def test_costs_have_memory(ten):
+    """4 bytes · 1.3 million · 3 are 14.9 MiB, 9e7 bytes are 85.8 MiB."""
+    costs = ten[1].tables["Table of costs"]
+    assert costs["entropy-sgd"][1:3] == ["4,210", "210"]
+    assert costs["entropy-sgd"][-2:] == ["14.9", "–"]
+    assert costs["entropy-adam"][-2:] == ["14.9", "85.8"]
+    assert costs["sam"][2] == "2,105"
+
+
+def test_gradients_to_a_level_stand_in_a_table(complete):
+    """From 90/21 + 1 down to 90/81 + 1, what the middle seed of three has after 20 gradients and at the end.
+
+    2.2 % is reached where 90/(1 + n) is below 2.2, 1.2 and 0.2: after 40 gradients, after 80, and not at all.
+    """
+    page = Page(page_of(complete))
+    table = page.tables["Table of gradients to each validation error"]
+    assert table["Method"] == [f"{level}\N{NO-BREAK SPACE}%" for level in (4.6, 3.9, 3.4, 2.9, 2.5, 2.2)]
+    assert table["sgd"][-1] == "80 (2 of 3)"
+
+
+def test_levels_that_few_seeds_reach(complete):
+    for seed in (1, 2):
+        synthetic.write_unit(complete, synthetic.unit("final", "sgd", 0.1, seed, diverged=True))
+    table = Page(page_of(complete)).tables["Table of gradients to each validation error"]
+    assert table["sgd"][-1] == "> 80 (1 of 3)"
+
+
+def test_trials_stand_in_a_table(complete):
+    """Every rate ends at 90/81 + (0 + 2)/2."""
+    table = Page(page_of(complete)).tables["Table of tuning trials"]
+    assert table["sgd"] == ["2.11", "2.11", "2.11"]
+
+
+def test_the_inner_loop_has_its_section_where_there_is_one(ten, complete):
+    table = ten[1].tables["Table of the inner loop"]
+    assert list(table) == ["Method", "entropy-sgd", "entropy-adam"]
+    assert table["entropy-adam"][1:] == ["0.1042 ± 0.0000", "0.1000 ± 0.0000"]
+    assert "How far the inner loop looks" not in Page(page_of(complete)).text
+
+
+def test_one_method_is_compared_with_nothing(tmp_path):
+    synthetic.write_plan(tmp_path, methods=["sgd"])
+    for name in synthetic.all_units():
+        if name[1] == "sgd":
+            synthetic.write_unit(tmp_path, synthetic.unit(*name))
+    text = page_of(tmp_path)
+    assert "there is nothing to compare it with" in Page(text).text
+    assert "differences-to-the-baseline" not in figures(text)
+
+
+def test_an_interval_that_ends_just_beside_zero_is_not_written_as_zero(complete):
+    difference = Difference("sam", 3, Interval(-0.1, -0.2, -0.0004), "seeds")
+    assert tables.points(difference) == ("−0.1000", "−0.2000 to −0.0004")
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def paired_interval(differences: NDArray[np.float64]) -> Interval:
     R ≥ MS_rest is ours: without a seed effect MS_seed is expected to be MS_rest, and among 2 to 5 seeds it often comes
     out far below. One seed: over examples alone. One column: over seeds alone.
 
-    Coverage measured over 2,000 simulated comparisons with 1,000 test images (``tests/experiments/test_statistics.py``):
+    Coverage measured over 2,000 simulated comparisons, 1,000 test images (``tests/experiments/test_statistics.py``):
 
         effects in the simulation    | 3 seeds | 5 seeds | plain bootstrap   | Student, seeds alone
         strong effect of the seed    |  95.1 % |  95.5 % | 83.9 %  and 88.5 % | 95.5 %  and 95.9 %

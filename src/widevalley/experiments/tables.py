@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from widevalley.experiments import summaries
-from widevalley.experiments.results import Comparison, Result
+from widevalley.experiments.results import Comparison
 from widevalley.experiments.summaries import Difference
 
 NOTHING = "–"
@@ -66,25 +66,20 @@ def points(difference: Difference) -> tuple[str, str]:
 
 
 def results(comparison: Comparison, found: Mapping[str, Difference]) -> Table:
-    base = summaries.baseline(comparison)
-
     def row(method: str) -> tuple[str, ...]:
-        ended, finished = comparison.finals(method), [result for _, result in comparison.finished(method)]
-        lost = len(ended) - len(finished)
-        columns: tuple[tuple[Callable[[Result], float], int | None], ...] = (
-            (lambda result: result.test_loss, None),
-            (lambda result: result.last.validation_error, 2),
-            (lambda result: result.last.train_loss, None),
-        )
+        finished = [result for _, result in comparison.finished(method)]
+        lost = len(comparison.finals(method)) - len(finished)
         return (
             plus_minus([result.test_error for result in finished], 2),
-            *((_against(comparison, method, found.get(method)),) if len(comparison.methods) > 1 else ()),
+            _against(comparison, method, found.get(method)),
             f"{len(finished)} of {len(comparison.seeds)}" + (f", {lost} diverged" if lost else ""),
-            *(plus_minus([value(result) for result in finished], digits) for value, digits in columns),
+            plus_minus([result.test_loss for result in finished]),
+            plus_minus([result.last.validation_error for result in finished], 2),
+            plus_minus([result.last.train_loss for result in finished]),
         )
 
-    against = ((f"Against {base}", "points, 95 % interval"),) if len(comparison.methods) > 1 else ()
-    heads: Heads = (("Method", ""), ("Test error", "%"), *against, ("Seeds", "in the means"))
+    against = (f"Against {summaries.baseline(comparison)}", "points, 95 % interval")
+    heads: Heads = (("Method", ""), ("Test error", "%"), against, ("Seeds", "in the means"))
     heads += (("Test loss", ""), ("Validation error", "%"), ("Training loss", ""))
     caption = "After the last gradient: mean ± standard deviation over seeds"
     return _by_method(caption, heads, {method: row(method) for method in comparison.methods})
