@@ -104,6 +104,8 @@ def _findings(comparison: Comparison, found: Mapping[str, Difference]) -> list[s
     if not found:
         return [f"No verdict yet: no method and {base} have both finished a run from the same seed."]
     said = []
+    if {difference.over for difference in found.values()} == {"test examples"}:
+        said.append("One seed: single networks are compared here, and another seed may say otherwise.")
     for verdict in ("lower", "higher"):
         those = [difference for difference in found.values() if difference.verdict == verdict]
         if those:
