@@ -331,7 +331,7 @@ def test_what_the_comparison_says_comes_first_in_words(ten):
 def test_no_verdict_is_claimed_that_the_intervals_do_not_support(complete):
     page = Page(page_of(complete))
     assert "Whether entropy-sgd’s test error differs from sgd’s is not decidable from these runs." in page.text
-    assert "The intervals (95 %) are over seeds alone" in page.text
+    assert "The intervals (95\N{NO-BREAK SPACE}%) are over seeds alone" in page.text
     assert "false verdicts" not in page.text
     assert "One seed" not in page.text
     assert "Test error is" not in page.text
@@ -340,7 +340,7 @@ def test_no_verdict_is_claimed_that_the_intervals_do_not_support(complete):
 def test_one_seed_compares_networks_and_not_methods(tmp_path):
     page = Page(page_of(synthetic.write_ten(tmp_path, seeds=1)))
     assert "One seed: single networks are compared here" in page.text
-    assert "The intervals (95 %) are over test examples alone." in page.text
+    assert "The intervals (95\N{NO-BREAK SPACE}%) are over test examples alone." in page.text
 
 
 def test_alterations_and_steps_of_two_gradients_are_said_at_the_top(ten, complete):

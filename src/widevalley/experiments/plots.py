@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
@@ -258,5 +259,10 @@ def _logarithmic(axes: Axes, axis: str, values: Iterable[float]) -> None:
     (axes.set_xscale if axis == "x" else axes.set_yscale)("log", nonpositive="clip")
     ticks = axes.xaxis if axis == "x" else axes.yaxis
     ticks.set_major_locator(LogLocator(subs=digits, numticks=50))
-    ticks.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
+    ticks.set_major_formatter(FuncFormatter(_plain))
     ticks.set_minor_locator(NullLocator())
+
+
+def _plain(value: float, _: int) -> str:
+    """Without an exponent: 0.00001."""
+    return np.format_float_positional(value, precision=6, unique=False, fractional=False, trim="-")
