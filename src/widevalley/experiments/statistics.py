@@ -46,7 +46,7 @@ def paired_interval(differences: NDArray[np.float64]) -> Interval:
 
     Two seeds: 97 to 100 %. The bootstrap there draws seeds and examples apart, with replacement (Owen, "The pigeonhole
     bootstrap", 2007): among few seeds it sees (S − 1)/S of their variance and knows no Student's t, and it counts the
-    rest three times; stretched for the first two it covered 98 to 100 % at up to twice this width.
+    rest three times, so that stretching it for the first two makes it too wide where the rest is most of the scatter.
 
     Equal differences at all seeds, without examples, say nothing of their scatter: the ends are NaN then, as they are
     for a single number; all is NaN if a difference is not finite.
