@@ -2,68 +2,17 @@
 
 import math
 import re
-from html.parser import HTMLParser
 
 import matplotlib
 import pytest
 import synthetic_results as synthetic
+from page import Page, figures, page_of
 
-from widevalley.experiments import plots
-from widevalley.experiments.report import plus_minus, write_report
+from widevalley.experiments import summaries
 from widevalley.experiments.results import read
 
-VOID = {"meta", "link", "br", "hr", "img", "input"}
 TUNING = [name for name in synthetic.all_units() if name[0] == "tune"]
 FINAL = [name for name in synthetic.all_units() if name[0] == "final"]
-
-
-class Page(HTMLParser):
-    """Elements, attributes, text and the tables' cells; every start tag must meet its end tag."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tags, self.attributes, self.text = [], [], [], ""
-        self.rows = {}
-        self._cells = None
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, name, value) for name, value in attrs]
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "tr":
-            self._cells = []
-        elif tag in ("td", "th"):
-            self._cells.append("")
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, name, value) for name, value in attrs]
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-        if tag == "tr":
-            self.rows.setdefault(self._cells[0], self._cells[1:])
-
-    def handle_data(self, data):
-        self.text += data
-        if self.open and self.open[-1] in ("td", "th"):
-            self._cells[-1] += data
-
-
-def page_of(folder):
-    return write_report(folder).read_text(encoding="utf-8")
-
-
-def figures(text):
-    """Id of each figure → how many plots it has."""
-    return {
-        name: body.count('<svg class="plot"')
-        for name, body in re.findall(r'<figure id="([^"]+)">(.*?)</figure>', text, flags=re.S)
-    }
 
 
 @pytest.fixture
@@ -71,38 +20,21 @@ def complete(tmp_path):
     return synthetic.write_comparison(tmp_path / "complete")
 
 
-def test_the_table_has_every_method_with_its_numbers(complete):
-    """entropy-sgd's test errors 2, 3, 4: mean 3, sd 1. sgd's 3, 3.5, 5.5: mean 4, sd √((1 + 0.25 + 2.25)/2) = 1.3229.
-
-    Both: test losses 0.1, 0.2, 0.3; validation errors 90/81 + (0, 1, 2), mean 2.1111; training losses
-    2.3/81 · (1, 1.5, 2), mean 0.042593, sd 0.014198; 2, 3, 4 ms a gradient.
-    """
-    page = Page(page_of(complete))
-    shared = ["0.20 ± 0.10", "2.11 ± 1.00", "0.043 ± 0.014", "80"]
-    assert page.rows["entropy-sgd"] == ["0.1", "3 of 3", "3.00 ± 1.00", *shared, "4", "3.00 ± 1.00"]
-    assert page.rows["sgd"] == ["0.1", "3 of 3", "4.00 ± 1.32", *shared, "80", "3.00 ± 1.00"]
-
-
-def test_the_rise_stands_in_a_table(complete):
-    """Rises (1, 2, 3) · size²: mean 2 size², standard error size²/√3; 0.02 ± 0.0058 at 0.1, 0.5 ± 0.14 at 0.5."""
-    page = Page(page_of(complete))
-    assert page.rows["Training loss ± sd"] == ["0.043 ± 0.014"] * 2
-    assert page.rows["0.1"] == ["0.0200 ± 0.0058"] * 2
-    assert page.rows["0.5"] == ["0.50 ± 0.14"] * 2
-
-
 def test_figures_with_captions_and_descriptions(complete):
     text = page_of(complete)
     assert figures(text) == {
+        "differences-to-the-baseline": 1,
         "against-gradients": 2,
+        "against-seconds": 2,
         "against-paper-epochs": 2,
         "rise-of-the-loss": 1,
         "learning-rates": 1,
+        "tuning-trials": 1,
     }
     page = Page(text)
-    assert page.tags.count("figcaption") == 4
+    assert page.tags.count("figcaption") == 7
     described = [value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")]
-    assert len(described) == 6
+    assert len(described) == 10
     assert "hides the inner gradients" in page.text
     assert "compared only roughly" in page.text
     # Labels are text, not outlines.
@@ -110,11 +42,11 @@ def test_figures_with_captions_and_descriptions(complete):
 
 
 def test_curves_and_tuning_runs_are_drawn_in_the_methods_colours(complete):
-    """Each of the two methods has a mean line in five panels and its tuning line, in its own colour and no other."""
+    """Each of the two has a mean line in seven panels, its tuning line and its trials, in its own colour alone."""
     text = page_of(complete)
     for series, other in ((0, 2), (1, 3)):
         line = rf'<path d="[^"]*" clip-path="[^"]*" style="fill: none; [^"]*stroke: var\(--series-{series}, #\w+\)'
-        assert len(re.findall(line, text)) >= 6
+        assert len(re.findall(line, text)) >= 9
         assert f"var(--series-{other}," not in text
     assert "#fe00" not in text
     assert "#fd00" not in text
@@ -145,7 +77,7 @@ def test_ids_are_unique_and_references_are_to_them(complete):
 
 def test_tables_name_their_rows_and_columns(complete):
     page = Page(page_of(complete))
-    assert page.tags.count("caption") == page.tags.count("table") == 3
+    assert page.tags.count("caption") == page.tags.count("table") == len(page.tables) == 6
     scopes = [value for tag, name, value in page.attributes if (tag, name) == ("th", "scope")]
     assert len(scopes) == page.tags.count("th")
     assert set(scopes) == {"col", "row"}
@@ -188,7 +120,10 @@ def test_no_unit_yet(tmp_path):
     text = page_of(tmp_path)
     page = Page(text)
     assert set(figures(text).values()) == {0}
-    assert page.rows["sgd"] == ["–", "0 of 3"] + ["–"] * 7
+    assert page.rows["sgd"] == ["–", "the baseline", "0 of 3", *["–"] * 3]
+    assert page.rows["entropy-sgd"] == ["–", "–", "0 of 3", *["–"] * 3]
+    assert page.tables["Table of costs"]["sgd"] == ["–"] * 6
+    assert "No verdict yet" in page.text
     assert "tuning of sgd at learning rate 0.03, 0.1, 0.3" in page.text
     assert "final runs of entropy-sgd with seed 0, 1, 2" in page.text
 
@@ -199,8 +134,9 @@ def test_units_that_are_missing_or_running_are_named_and_left_out(tmp_path):
     synthetic.write_unit(tmp_path, synthetic.unit("final", "sgd", 0.1, 2, ended=False))
     (tmp_path / "units" / "final-entropy-sgd-lr0.1-seed1.jsonl").write_text("")
     page = Page(page_of(tmp_path))
-    assert page.rows["sgd"][1:3] == ["2 of 3", "3.25 ± 0.35"]
-    assert page.rows["entropy-sgd"][1:3] == ["2 of 3", "3.00 ± 1.41"]
+    assert page.rows["sgd"][0::2][:2] == ["3.25 ± 0.35", "2 of 3"]
+    # Seed 0 alone is in both: 2 less 3, and no scatter to tell an interval from.
+    assert page.rows["entropy-sgd"][:3] == ["3.00 ± 1.41", "not decidable −1.00 (no interval), 1 seed", "2 of 3"]
     assert "tuning of entropy-sgd at learning rate 0.3" in page.text
     assert "final runs of sgd with seed 2" in page.text
     assert "final runs of entropy-sgd with seed 1" in page.text
@@ -216,7 +152,7 @@ def test_a_complete_comparison_has_no_notes(complete):
 def test_tuning_alone_draws_its_figure(tmp_path):
     synthetic.write_comparison(tmp_path, without=FINAL)
     found = figures(page_of(tmp_path))
-    assert found.pop("learning-rates") == 1
+    assert found.pop("learning-rates") == found.pop("tuning-trials") == 1
     assert set(found.values()) == {0}
 
 
@@ -225,9 +161,9 @@ def test_one_seed_has_no_deviation_and_its_own_error(tmp_path):
     for name in [*TUNING, ("final", "sgd", 0.1, 1), ("final", "entropy-sgd", 0.1, 1)]:
         synthetic.write_unit(tmp_path, synthetic.unit(*name))
     page = Page(page_of(tmp_path))
-    assert page.rows["sgd"][1:3] == ["1 of 1", "3.50"]
+    assert page.rows["sgd"][:3] == ["3.50", "the baseline", "1 of 1"]
     # The unit's own: 0.1 · 0.5².
-    assert page.rows["0.5"] == ["0.500 ± 0.025"] * 2
+    assert page.tables["Table of the rise of the loss"]["sgd"][-1] == "0.50 ± 0.03"
     assert "One seed" in page.text
 
 
@@ -239,12 +175,12 @@ def test_diverged_units_are_named_and_left_out(complete):
     synthetic.write_unit(complete, synthetic.unit("tune", "sgd", 0.3, 1000, diverged=True))
     text = page_of(complete)
     page = Page(text)
-    assert page.rows["entropy-sgd"][1:3] == ["2 of 3, 1 diverged", "3.00 ± 1.41"]
-    assert page.rows["sgd"] == ["0.1", "0 of 3, 3 diverged"] + ["–"] * 7
+    assert page.rows["entropy-sgd"][:3] == ["3.00 ± 1.41", "–", "2 of 3, 1 diverged"]
+    assert page.rows["sgd"] == ["–", "the baseline", "0 of 3, 3 diverged", *["–"] * 3]
     assert "entropy-sgd with seed 1; sgd with seed 0, 1, 2" in page.text
     assert "not complete" not in page.text
-    assert len(plots.curve(read(complete), "sgd", "train_loss", "gradients")) == 0
-    assert [point.x for point in plots.tuned(read(complete), "sgd") if math.isnan(point.mean)] == [0.3]
+    assert len(summaries.curve(read(complete), "sgd", "train_loss", "gradients")) == 0
+    assert [point.x for point in summaries.tuned(read(complete), "sgd") if math.isnan(point.mean)] == [0.3]
 
 
 def test_numbers_that_are_not_finite_are_drawn_around(complete):
@@ -258,7 +194,7 @@ def test_numbers_that_are_not_finite_are_drawn_around(complete):
     synthetic.write_unit(complete, tuning)
     page = Page(page_of(complete))
     assert page.rows["sgd"][3] == "not finite"
-    assert page.rows["0.5"] == ["0.50 ± 0.14", "not finite"]
+    assert page.tables["Table of the rise of the loss"]["sgd"][-1] == "not finite"
 
 
 def test_a_loss_of_zero_does_not_break_the_logarithmic_axes(tmp_path):
@@ -269,7 +205,7 @@ def test_a_loss_of_zero_does_not_break_the_logarithmic_axes(tmp_path):
             line["train_loss"] = line["validation_error"] = 0.0
         synthetic.write_unit(tmp_path, lines)
     page = Page(page_of(tmp_path))
-    assert page.rows["sgd"][4:6] == ["0.00 ± 0.00", "0.0 ± 0.0"]
+    assert page.rows["sgd"][4:] == ["0.00 ± 0.00", "0.0 ± 0.0"]
 
 
 def test_a_rate_chosen_at_the_end_of_its_grid_is_said(complete):
@@ -288,20 +224,57 @@ def test_runs_on_two_machines_are_said(complete):
     assert "different versions" not in page.text
 
 
-@pytest.mark.parametrize(
-    ("values", "digits", "expected"),
-    [
-        ([], None, "–"),
-        ([1.234567], None, "1.235"),
-        ([0.00012345678], None, "0.0001235"),
-        ([12345.6, 12345.6], None, "12346 ± 0"),
-        ([1.0, 3.0], None, "2.0 ± 1.4"),
-        ([0.001, 0.0012], None, "0.00110 ± 0.00014"),
-        ([100.0, 500.0], None, "300 ± 283"),
-        ([2.0, 3.0], 2, "2.50 ± 0.71"),
-        ([0.0, 0.0], None, "0.0 ± 0.0"),
-        ([1.0, math.nan], 2, "not finite"),
-    ],
-)
-def test_plus_minus(values, digits, expected):
-    assert plus_minus(values, digits) == expected
+@pytest.fixture(scope="module")
+def ten(tmp_path_factory):
+    folder = synthetic.write_ten(tmp_path_factory.mktemp("ten"))
+    return folder, Page(page_of(folder))
+
+
+def test_what_the_comparison_says_comes_first_in_words(ten):
+    folder, page = ten
+    said = re.sub(r"\s+", " ", page.text)
+    found = summaries.differences(read(folder))
+    assert {method: difference.verdict for method, difference in found.items() if difference.verdict != "not decidable"}
+    for verdict in ("lower", "higher"):
+        sentence = said.split(f"Test error is {verdict} than sgd’s for ")[1].split(". ")[0]
+        listed = [part.split(" (")[0] for part in sentence.split("; ")]
+        assert listed == [method for method, difference in found.items() if difference.verdict == verdict]
+    undecided = ", ".join(method for method, difference in found.items() if difference.verdict == "not decidable")
+    assert f"Not decidable: {undecided}." in said
+    assert "The intervals (95 %) are over seeds and test examples." in said
+    assert "there are 9 here, so expect 0.45 false verdicts" in said
+    assert said.index("Not decidable") < said.index("trained the network")
+
+
+def test_no_verdict_is_claimed_that_the_intervals_do_not_support(complete):
+    page = Page(page_of(complete))
+    assert "Whether entropy-sgd’s test error differs from sgd’s is not decidable from these runs." in page.text
+    assert "The intervals (95\N{NO-BREAK SPACE}%) are over seeds alone" in page.text
+    assert "false verdicts" not in page.text
+    assert "One seed" not in page.text
+    assert "Test error is" not in page.text
+
+
+def test_one_seed_compares_networks_and_not_methods(tmp_path):
+    page = Page(page_of(synthetic.write_ten(tmp_path, seeds=1)))
+    assert "One seed: single networks are compared here" in page.text
+    assert "The intervals (95\N{NO-BREAK SPACE}%) are over test examples alone." in page.text
+
+
+def test_alterations_and_steps_of_two_gradients_are_said_at_the_top(ten, complete):
+    _, page = ten
+    assert "The task was altered: label noise 0.2." in page.text
+    assert "sam takes 2 gradients a step" in page.text
+    other = Page(page_of(complete)).text
+    assert "altered" not in other
+    assert "gradients a step" not in other
+
+
+def test_one_method_is_compared_with_nothing(tmp_path):
+    synthetic.write_plan(tmp_path, methods=["sgd"])
+    for name in synthetic.all_units():
+        if name[1] == "sgd":
+            synthetic.write_unit(tmp_path, synthetic.unit(*name))
+    text = page_of(tmp_path)
+    assert "there is nothing to compare it with" in Page(text).text
+    assert "differences-to-the-baseline" not in figures(text)

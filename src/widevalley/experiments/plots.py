@@ -10,16 +10,18 @@ import html
 import io
 import math
 import re
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from widevalley.experiments import summaries
 from widevalley.experiments.results import Comparison
+from widevalley.experiments.summaries import Difference, Point
 
 # Hues of Okabe and Ito ("Color universal design"), darkened until each has a contrast of 4 on white, and for dark
 # pages lightened likewise: (light, dark).
@@ -32,8 +34,9 @@ COLOURS = (
     ("#4d4d4d", "#c4c4c4"),
     ("#5b4bb5", "#a99cff"),
 )
-# In points. Their number shares no factor with that of the colours, so the pairs repeat only after 35 methods.
-DASHES: tuple[tuple[float, ...], ...] = ((), (6.5, 2.2), (2, 1.6), (8, 1.8, 2, 1.8), (4, 1.8))
+# In points. Their number shares no factor with that of the colours, so the pairs repeat only after 35 methods; the
+# order keeps apart those that are two apart, which the first and the eighth method with one colour are.
+DASHES: tuple[tuple[float, ...], ...] = ((), (6, 3), (1.8, 1.8), (11, 2, 2, 2), (7, 1.6, 1.6, 1.6, 1.6, 1.6))
 MARKERS = "osD^v"
 
 # matplotlib writes colours as hexadecimal numbers: these stand for CSS variables until ``svg`` puts those in. Black
@@ -51,6 +54,10 @@ LABELS = {
     "paper_epochs": "the paper's epochs (outer updates)",
     "validation_error": "validation error (%)",
     "train_loss": "training loss",
+    "seconds": "seconds of training",
+    "displacement": "displacement ‖x′ − x‖",
+    "pull_to_gradient": "pull / gradient",
+    "noise_to_gradient": "noise / gradient",
 }
 
 
@@ -72,50 +79,13 @@ def style(comparison: Comparison, method: str) -> Style:
     return Style(place % len(COLOURS), DASHES[place % len(DASHES)], MARKERS[place % len(MARKERS)])
 
 
-@dataclass(frozen=True)
-class Point:
-    """A mean over seeds and the band around it."""
-
-    x: float
-    mean: float
-    low: float
-    high: float
-
-
-def curve(comparison: Comparison, method: str, measure: str, axis: str) -> list[Point]:
-    """Mean and range over the finished seeds of a method, at each count of gradients that all of them looked at."""
-    units = [unit for unit, _ in comparison.finished(method)]
-    looks = [{look.gradients: look for look in unit.evaluations} for unit in units]
-    points = []
-    for count in sorted(set.intersection(*(set(look) for look in looks))) if looks else ():
-        xs = [float(getattr(look[count], axis)) for look in looks]
-        ys = [float(getattr(look[count], measure)) for look in looks]
-        points.append(Point(statistics.fmean(xs), statistics.fmean(ys), min(ys), max(ys)))
-    return points
-
-
-def rise(comparison: Comparison, method: str) -> list[Point]:
-    """Mean over the finished seeds ± its standard error; with one seed, ± the standard error over perturbations."""
-    rises = [{rise.size: rise for rise in result.rise} for _, result in comparison.finished(method) if result.rise]
-    points = []
-    for size in sorted(set.intersection(*(set(seen) for seen in rises))) if rises else ():
-        means = [seen[size].mean for seen in rises]
-        mean = statistics.fmean(means)
-        if len(means) > 1:
-            error = statistics.stdev(means) / math.sqrt(len(means)) if all(map(math.isfinite, means)) else math.nan
-        else:
-            error = rises[0][size].standard_error
-        points.append(Point(size, mean, mean - error, mean + error))
-    return points
-
-
 def curves(comparison: Comparison, measure: str, axis: str) -> Figure | None:
     """``measure`` against ``axis`` (names of fields of ``Measurement``), or None while there is nothing to draw.
 
     The paper's epochs are on a logarithmic axis, or the nested methods would be a line along its left edge.
     """
     return _lines(
-        {method: curve(comparison, method, measure, axis) for method in comparison.methods},
+        {method: summaries.curve(comparison, method, measure, axis) for method in comparison.methods},
         comparison,
         labels=(LABELS[axis], LABELS[measure]),
         log_x=axis == "paper_epochs",
@@ -126,7 +96,7 @@ def curves(comparison: Comparison, measure: str, axis: str) -> Figure | None:
 def rises(comparison: Comparison) -> Figure | None:
     """Rise of the training loss against perturbation size, or None while there is nothing to draw."""
     return _lines(
-        {method: rise(comparison, method) for method in comparison.methods},
+        {method: summaries.rise(comparison, method) for method in comparison.methods},
         comparison,
         labels=("relative size of the perturbation", "rise of the training loss"),
         log_x=True,
@@ -134,22 +104,12 @@ def rises(comparison: Comparison) -> Figure | None:
     )
 
 
-def tuned(comparison: Comparison, method: str) -> list[Point]:
-    """Validation error at each learning rate, mean and range over the tuning seeds; NaN where a run diverged."""
-    points = []
-    for lr, results in comparison.tuned(method).items():
-        errors = [math.nan if result.diverged else result.last.validation_error for result in results]
-        mean = statistics.fmean(errors)
-        points.append(Point(lr, mean, *((min(errors), max(errors)) if math.isfinite(mean) else (mean, mean))))
-    return points
-
-
 def tuning(comparison: Comparison) -> Figure | None:
     """Validation error over each method's learning rates, the chosen one ringed; None while there is nothing to draw.
 
     A rate with a run that diverged is a cross on the upper edge.
     """
-    points = {method: tuned(comparison, method) for method in comparison.methods}
+    points = {method: summaries.tuned(comparison, method) for method in comparison.methods}
     if not any(points.values()):
         return None
     figure, axes = _empty(("learning rate", LABELS["validation_error"]))
@@ -170,6 +130,41 @@ def tuning(comparison: Comparison) -> Figure | None:
         drawn += shown
     _logarithmic(axes, "x", [point.x for found in points.values() for point in found])
     _logarithmic(axes, "y", [value for point in drawn for value in (point.mean, point.low, point.high)])
+    return figure
+
+
+def trials(comparison: Comparison) -> Figure | None:
+    """Expected best validation error by number of learning rates tried; None while there is nothing to draw."""
+    figure = _lines(
+        {method: summaries.trials(comparison, method) for method in comparison.methods},
+        comparison,
+        labels=("learning rates tried", f"best {LABELS['validation_error']}"),
+        log_x=False,
+        markers=True,
+    )
+    if figure:
+        figure.axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def differences(comparison: Comparison, found: Mapping[str, Difference]) -> Figure | None:
+    """Each method's difference to the baseline with its interval, a line a method; None if there is no interval."""
+    shown = [difference for difference in found.values() if difference.over]
+    if not shown:
+        return None
+    figure, axes = _empty((f"test error less that of {summaries.baseline(comparison)} (points)", ""))
+    # Narrow, so that the names keep a readable size on a phone.
+    figure.set_size_inches(3.9, 0.8 + 0.27 * len(shown))
+    axes.axvline(0, color=_TEXT, linewidth=1.2, zorder=2)
+    for place, difference in enumerate(shown):
+        look, interval = style(comparison, difference.method), difference.interval
+        axes.hlines([place], [interval.low], [interval.high], color=look.colour, linewidth=2.4, zorder=3)
+        axes.plot([interval.mean], [place], look.marker, color=look.colour, ms=7, mec=_PAGE, mew=0.6, zorder=4)
+    axes.set_yticks(range(len(shown)), [difference.method for difference in shown])
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
     return figure
 
 
@@ -202,15 +197,17 @@ def _lines(
         return None
     figure, axes = _empty(labels)
     drawn: list[Point] = []
+    # Bands and markers of many methods lie on top of one another and would hide the lines.
+    few = len(points) <= 5
     for method, found in points.items():
         look = style(comparison, method)
         # An x of 0 has no place on a logarithmic axis.
         shown = [point for point in found if not log_x or point.x > 0]
         xs = [point.x for point in shown]
-        _line(axes, xs, [point.mean for point in shown], look, marker=look.marker if markers else "")
+        _line(axes, xs, [point.mean for point in shown], look, marker=look.marker if markers and few else "")
         if any(point.low < point.high for point in shown):
             low, high = [point.low for point in shown], [point.high for point in shown]
-            axes.fill_between(xs, low, high, color=look.colour, alpha=0.16, linewidth=0, zorder=2)
+            axes.fill_between(xs, low, high, color=look.colour, alpha=0.16 if few else 0.08, linewidth=0, zorder=2)
         drawn += shown
     if log_x:
         _logarithmic(axes, "x", [point.x for point in drawn])
@@ -231,7 +228,7 @@ def _empty(labels: tuple[str, str]) -> tuple[Figure, Axes]:
     axes.set_axisbelow(True)
     axes.set_xlabel(labels[0], color=_TEXT)
     axes.set_ylabel(labels[1], color=_TEXT)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}".replace("-", "−")))
     return figure, axes
 
 
@@ -262,5 +259,10 @@ def _logarithmic(axes: Axes, axis: str, values: Iterable[float]) -> None:
     (axes.set_xscale if axis == "x" else axes.set_yscale)("log", nonpositive="clip")
     ticks = axes.xaxis if axis == "x" else axes.yaxis
     ticks.set_major_locator(LogLocator(subs=digits, numticks=50))
-    ticks.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
+    ticks.set_major_formatter(FuncFormatter(_plain))
     ticks.set_minor_locator(NullLocator())
+
+
+def _plain(value: float, _: int) -> str:
+    """Without an exponent: 0.00001."""
+    return np.format_float_positional(value, precision=6, unique=False, fractional=False, trim="-")

@@ -1,14 +1,13 @@
 """The report page: from the result files of a comparison to one self-contained ``report.html``.
 
-The page states what was run and what came out; it ranks nothing. It loads nothing from anywhere and runs no script.
+The page states what was run and what came out, and calls a test error lower or higher only where its interval says so.
+It loads nothing from anywhere and runs no script.
 """
 
 from __future__ import annotations
 
-import math
 import os
-import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,26 +17,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from widevalley.experiments import plots
-from widevalley.experiments.results import Comparison, Result, read
+from widevalley.experiments import plots, summaries, tables
+from widevalley.experiments.results import Comparison, read
+from widevalley.experiments.summaries import Difference
+from widevalley.experiments.tables import plus_minus
 
-NOTHING = "–"
-
-
-@dataclass(frozen=True)
-class Row:
-    """A method's line of the table of results, as text; ``seeds`` counts the runs behind it."""
-
-    method: str
-    lr: str
-    seeds: str
-    test_error: str
-    test_loss: str
-    validation_error: str
-    train_loss: str
-    gradients: str
-    outer_updates: str
-    milliseconds: str
+__all__ = ["plus_minus", "write_report"]
 
 
 @dataclass(frozen=True)
@@ -74,79 +59,68 @@ def write_report(folder: Path) -> Path:
     return path
 
 
-def plus_minus(values: Sequence[float], digits: int | None = None) -> str:
-    """ "mean ± sample standard deviation" of values, the mean alone for one, a dash for none.
-
-    ``digits`` after the point; by default as many as show two figures of the deviation (four of the mean where there
-    is none).
-    """
-    if not values:
-        return NOTHING
-    return _number(statistics.fmean(values), _deviation(values) if len(values) > 1 else None, digits)
-
-
-def _deviation(values: Sequence[float]) -> float:
-    return statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
-
-
-def _number(mean: float, error: float | None, digits: int | None = None) -> str:
-    """ "mean ± error", the mean alone where ``error`` is None."""
-    if not math.isfinite(mean + (error or 0.0)):
-        return "not finite"
-    if digits is None:
-        scale, figures = (error, 2) if error else (abs(mean), 4)
-        digits = min(max(figures - 1 - math.floor(math.log10(scale)), 0), 12) if scale > 0 else 1
-    return f"{mean:.{digits}f}" if error is None else f"{mean:.{digits}f} ± {error:.{digits}f}"
-
-
 def _context(comparison: Comparison) -> dict[str, Any]:
+    differences = summaries.differences(comparison)
     return {
         "comparison": comparison,
-        "rows": [_row(comparison, method) for method in comparison.methods],
+        "findings": _findings(comparison, differences),
+        "changes": [f"{name.replace('_', ' ')} {value}" for name, value in comparison.changes.items()],
+        "results": tables.results(comparison, differences),
+        "over": sorted({difference.over for difference in differences.values() if difference.over}),
+        "intervals": sum(1 for difference in differences.values() if difference.over),
+        "costs": tables.costs(comparison),
+        "costlier": {method: count for method, count in comparison.gradients_per_step.items() if count > 1},
+        "reach": tables.reach(comparison),
         "missing": _missing(comparison),
         "diverged": _diverged(comparison),
         "edges": [method for method in comparison.methods if _at_edge(comparison, method)],
         "legend": {method: plots.style(comparison, method) for method in comparison.methods},
         "colours": plots.COLOURS,
+        "differences": _differences(comparison, differences),
         "against_gradients": _curves(comparison, "gradients"),
+        "against_seconds": _curves(comparison, "seconds"),
         "against_paper_epochs": _curves(comparison, "paper_epochs"),
         "rises": _rises(comparison),
-        "rise_table": _rise_table(comparison),
+        "rise_table": tables.rises(comparison),
+        "inner": _inner(comparison),
+        "inner_table": tables.inner_loops(comparison),
         "tuning": _tuning(comparison),
+        "trials": _trials(comparison),
+        "trials_table": tables.trials(comparison),
+        "worst_seen": f"{summaries.worst_seen(comparison):.4g}",
         "several_seeds": max((len(comparison.finished(method)) for method in comparison.methods), default=0) > 1,
-        "settings": _settings(comparison),
+        "settings": tables.settings(comparison),
         "versions": _distinct(unit.versions for unit in comparison.units),
         "machines": _distinct(unit.machine for unit in comparison.units),
-        "example_points": f"{100 / comparison.test_size:.2g}" if comparison.test_size else NOTHING,
+        "target_points": f"{100 / comparison.test_targets:.2g}" if comparison.test_targets else tables.NOTHING,
     }
 
 
-def _row(comparison: Comparison, method: str) -> Row:
-    results = [result for _, result in comparison.finished(method)]
-    ended, planned = len(comparison.finals(method)), len(comparison.seeds)
-    lost = ended - len(results)
-    chosen = comparison.chosen.get(method)
-
-    def column(value: Callable[[Result], float], digits: int | None = None) -> str:
-        return plus_minus([value(result) for result in results], digits)
-
-    return Row(
-        method=method,
-        lr=NOTHING if chosen is None else f"{chosen:g}",
-        seeds=f"{len(results)} of {planned}" + (f", {lost} diverged" if lost else ""),
-        test_error=column(lambda result: result.test_error, 2),
-        test_loss=column(lambda result: result.test_loss),
-        validation_error=column(lambda result: result.last.validation_error, 2),
-        train_loss=column(lambda result: result.last.train_loss),
-        gradients=_range(result.last.gradients for result in results),
-        outer_updates=_range(result.last.outer_updates for result in results),
-        milliseconds=column(lambda result: 1000 * result.seconds_per_gradient, 2),
-    )
-
-
-def _range(counts: Iterable[int]) -> str:
-    found = sorted(set(counts))
-    return " to ".join(f"{count:,}" for count in (found[:1] + found[-1:] if len(found) > 1 else found)) or NOTHING
+def _findings(comparison: Comparison, found: Mapping[str, Difference]) -> list[str]:
+    """What the comparison says about test errors, in sentences that the intervals support."""
+    base = summaries.baseline(comparison)
+    if len(comparison.methods) < 2:
+        return [f"{base} alone was run: there is nothing to compare it with."]
+    if not found:
+        return [f"No verdict yet: no method and {base} have both finished a run from the same seed."]
+    said = []
+    if {difference.over for difference in found.values()} == {"test examples"}:
+        said.append("One seed: single networks are compared here, and another seed may say otherwise.")
+    for verdict in ("lower", "higher"):
+        those = [difference for difference in found.values() if difference.verdict == verdict]
+        if those:
+            listed = "; ".join("{} ({} points, {})".format(d.method, *tables.points(d)) for d in those)
+            said.append(f"Test error is {verdict} than {base}’s for {listed}.")
+    undecided = [method for method, difference in found.items() if difference.verdict == "not decidable"]
+    if len(undecided) == len(found) == 1:
+        said.append(f"Whether {undecided[0]}’s test error differs from {base}’s is not decidable from these runs.")
+    elif len(undecided) == len(found):
+        said.append(f"No method’s test error is decidably different from {base}’s.")
+    elif undecided:
+        said.append(f"Not decidable: {', '.join(undecided)}.")
+    if lacking := [method for method in comparison.methods if method != base and method not in found]:
+        said.append(f"Not comparable yet: {', '.join(lacking)}.")
+    return said
 
 
 def _missing(comparison: Comparison) -> list[str]:
@@ -181,16 +155,36 @@ def _panel(title: str, figure: Figure | None, name: str, description: str) -> li
     return [Panel(title, Markup(plots.svg(figure, name, description)))] if figure else []
 
 
-def _curves(comparison: Comparison, axis: str) -> list[Panel]:
+def _differences(comparison: Comparison, found: Mapping[str, Difference]) -> list[Panel]:
+    said = [f"{d.method} {d.verdict}, {' from '.join(tables.points(d))}" for d in found.values() if d.over]
+    description = f"Points and intervals: difference of test error. {'; '.join(said)}."
+    title = f"Test error against {summaries.baseline(comparison)}"
+    return _panel(title, plots.differences(comparison, found), "differences", description)
+
+
+def _curves(
+    comparison: Comparison, axis: str, measures: Iterable[str] = ("validation_error", "train_loss")
+) -> list[Panel]:
     panels = []
-    for measure in ("validation_error", "train_loss"):
+    for measure in measures:
         label = plots.LABELS[measure]
-        ends = {method: plots.curve(comparison, method, measure, axis)[-1:] for method in comparison.methods}
+        ends = {method: summaries.curve(comparison, method, measure, axis)[-1:] for method in comparison.methods}
         said = [f"{method} ends at {end.mean:.4g}" for method, points in ends.items() for end in points]
         description = f"Lines: {label} against {plots.LABELS[axis]}, mean over seeds. {'; '.join(said)}."
         name = f"{measure}-{axis}".replace("_", "-")
-        panels += _panel(label.capitalize(), plots.curves(comparison, measure, axis), name, description)
+        panels += _panel(label[0].upper() + label[1:], plots.curves(comparison, measure, axis), name, description)
     return panels
+
+
+def _inner(comparison: Comparison) -> list[Panel]:
+    """What is 0 throughout, as the noise is at temperature 0, has no place on a logarithmic axis."""
+    shown = [
+        measure
+        for measure in ("displacement", *tables.FORCES)
+        for method in comparison.methods
+        if any(point.high > 0 for point in summaries.curve(comparison, method, measure, "gradients"))
+    ]
+    return _curves(comparison, "gradients", dict.fromkeys(shown))
 
 
 def _rises(comparison: Comparison) -> list[Panel]:
@@ -198,44 +192,20 @@ def _rises(comparison: Comparison) -> list[Panel]:
     return _panel("Rise of the training loss", plots.rises(comparison), "rise", description)
 
 
-def _rise_table(comparison: Comparison) -> dict[str, Any] | None:
-    """The methods that have networks, and for each size the rise of each of them as text."""
-    points = {
-        method: {point.x: point for point in found}
-        for method in comparison.methods
-        if (found := plots.rise(comparison, method))
-    }
-    sizes = sorted({size for found in points.values() for size in found})
-    rows = {
-        f"{size:g}": [
-            _number(found[size].mean, found[size].high - found[size].mean) if size in found else NOTHING
-            for found in points.values()
-        ]
-        for size in sizes
-    }
-    return {"methods": list(points), "rows": rows} if points else None
-
-
 def _tuning(comparison: Comparison) -> list[Panel]:
     said = [
         f"{method} chosen at {point.x:g} with {point.mean:.4g} %"
         for method in comparison.methods
-        for point in plots.tuned(comparison, method)
+        for point in summaries.tuned(comparison, method)
         if point.x == comparison.chosen.get(method)
     ]
     description = f"Lines: validation error against learning rate for each method. {'; '.join(said)}."
     return _panel("Validation error after tuning runs", plots.tuning(comparison), "tuning", description)
 
 
-def _settings(comparison: Comparison) -> dict[str, dict[str, str]]:
-    """Setting → method → value as text. The learning rate is the chosen one, whichever run the others are read from."""
-    table: dict[str, dict[str, str]] = {"lr": {method: f"{lr:g}" for method, lr in comparison.chosen.items()}}
-    for method in comparison.methods:
-        unit = next(iter([*comparison.finals(method), *(u for u in comparison.units if u.method == method)]), None)
-        for name, value in (unit.optimizer if unit else {}).items():
-            if name != "lr":
-                table.setdefault(name, {})[method] = f"{value:g}" if isinstance(value, float) else f"{value}"
-    return table
+def _trials(comparison: Comparison) -> list[Panel]:
+    description = "Lines: expected best validation error against the number of learning rates tried; numbers below."
+    return _panel("What tuning buys", plots.trials(comparison), "trials", description)
 
 
 def _distinct(records: Iterable[Any]) -> list[dict[str, str]]:

@@ -3,7 +3,7 @@
 A folder holds ``comparison.json`` (what was to be run) and ``units/*.jsonl`` (one file a run: its configuration, its
 evaluations, its result). Units that have not run yet, or not to their end, are no error; a file that cannot be read is.
 Errors are in percent, losses are means over samples in nats, times in seconds. A number that is null or not finite in
-the files is kept as it is, null as NaN: divergence is a result too.
+the files is kept as it is, null as NaN: divergence is a result too. What older files lack is NaN, None or empty.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class Measurement:
     """One look at a network at its centre, and what it had cost until then.
 
     ``paper_epochs`` is outer updates × batch size / training size, the paper's axis; it equals ``epochs`` for an
-    optimizer without an inner loop.
+    optimizer without an inner loop. The last three are of a nested method's latest whole cycle, before its last inner
+    step: ‖x′ − x‖, γ‖x′ − x‖/‖∇f(x′)‖ and √(2η′T n)/(η′‖∇f(x′)‖); NaN for other methods and before a cycle has ended.
     """
 
     gradients: int
@@ -35,6 +36,9 @@ class Measurement:
     train_error: float
     validation_loss: float
     validation_error: float
+    displacement: float
+    pull_to_gradient: float
+    noise_to_gradient: float
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,11 @@ class Rise:
 
 @dataclass(frozen=True)
 class Result:
-    """The end of a unit; the test figures are NaN and ``rise`` empty in tuning and after divergence."""
+    """The end of a unit; the test figures are NaN and ``rise`` empty in tuning and after divergence.
+
+    ``test_wrong`` has (example, count) for each test example with wrongly predicted targets, None where it was not
+    recorded. ``state_bytes`` are kept between two steps, ``gradient_bytes`` added while a gradient is taken.
+    """
 
     diverged: bool
     last: Measurement
@@ -56,6 +64,9 @@ class Result:
     test_loss: float
     test_error: float
     rise: tuple[Rise, ...]
+    test_wrong: tuple[tuple[int, int], ...] | None
+    state_bytes: float
+    gradient_bytes: float
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,10 @@ class Unit:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was to be run, and the units that there are of it. ``chosen`` is empty until tuning is done."""
+    """What was to be run, and the units that there are of it. ``chosen`` is empty until tuning is done.
+
+    ``changes`` are alterations of the task that were asked for. ``test_targets`` are what the test error is a share of.
+    """
 
     command: str
     task: str
@@ -95,6 +109,9 @@ class Comparison:
     parameters: int
     learning_rates: Mapping[str, tuple[float, ...]]
     chosen: Mapping[str, float]
+    changes: Record
+    gradients_per_step: Mapping[str, int]
+    test_targets: int
     units: tuple[Unit, ...]
 
     def tuned(self, method: str) -> dict[float, tuple[Result, ...]]:
@@ -145,6 +162,9 @@ def read(folder: Path) -> Comparison:
             epochs=float(plan["epochs"]),
             learning_rates={method: tuple(float(lr) for lr in plan["learning_rates"][method]) for method in methods},
             chosen={str(method): float(lr) for method, lr in (plan.get("chosen") or {}).items()},
+            changes={str(name): value for name, value in (plan.get("changes") or {}).items()},
+            gradients_per_step={m: int((plan.get("gradients_per_step") or {}).get(m, 1)) for m in methods},
+            test_targets=int(plan.get("test_targets") or plan["test_size"]),
             units=units,
         )
     except KeyError as error:
@@ -212,6 +232,9 @@ def _measurement(record: Record, where: str, may_lack: bool = False) -> Measurem
         train_error=_number(record, "train_error", where, may_lack),
         validation_loss=_number(record, "validation_loss", where, may_lack),
         validation_error=_number(record, "validation_error", where, may_lack),
+        displacement=_number(record, "displacement", where, may_lack=True),
+        pull_to_gradient=_number(record, "pull_to_gradient", where, may_lack=True),
+        noise_to_gradient=_number(record, "noise_to_gradient", where, may_lack=True),
     )
 
 
@@ -227,7 +250,20 @@ def _result(record: Record, where: str) -> Result:
             Rise(_number(rise, "size", where), _number(rise, "mean", where), _number(rise, "standard_error", where))
             for rise in record.get("rise") or ()
         ),
+        test_wrong=_wrong(record, where),
+        state_bytes=_number(record, "state_bytes", where, may_lack=True),
+        gradient_bytes=_number(record, "gradient_bytes", where, may_lack=True),
     )
+
+
+def _wrong(record: Record, where: str) -> tuple[tuple[int, int], ...] | None:
+    pairs = record.get("test_wrong")
+    if pairs is None:
+        return None
+    try:
+        return tuple((int(example), int(count)) for example, count in pairs)
+    except (TypeError, ValueError):
+        raise ValueError(f"{where}: test_wrong is no list of [example, count]; {_REMEDY}") from None
 
 
 def _text(path: Path) -> str:
