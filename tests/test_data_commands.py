@@ -36,10 +36,10 @@ def test_list_says_where_and_what_is_there(folder: Path) -> None:
 def test_check_reads_the_files_named(folder: Path) -> None:
     right = run(app, ["check", "here"])
     assert right.exit_code == 0
-    assert right.stdout.splitlines() == [f"right  {file.place}" for file in files.DATASETS["here"].files]
+    assert right.stdout.splitlines() == [f"right  {folder / file.place}" for file in files.DATASETS["here"].files]
     everything = run(app, ["check"])
     assert everything.exit_code == 1
-    assert "WRONG  gone/train-images-idx3-ubyte.gz" in everything.stdout
+    assert f"WRONG  {folder / 'gone' / 'train-images-idx3-ubyte.gz'} is missing" in everything.stdout
     assert "4 missing or damaged" in everything.stderr
     # The same size, another byte: only the sum tells.
     path = folder / "here" / "train-labels-idx1-ubyte.gz"
@@ -48,7 +48,7 @@ def test_check_reads_the_files_named(folder: Path) -> None:
     path.write_bytes(stored)
     damaged = run(app, ["check", "here"])
     assert damaged.exit_code == 1
-    assert "WRONG  here/train-labels-idx1-ubyte.gz" in damaged.stdout
+    assert f"WRONG  {path} " in damaged.stdout
 
 
 def test_fetch_says_what_it_wrote_and_how_far_it_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,9 +53,9 @@ def check(sets: Sets = None, data_dir: DataDir = None) -> None:
                 contents(file, folder)
             except DataError as error:
                 wrong += 1
-                typer.echo(f"WRONG  {file.place}: {error}")
+                typer.echo(f"WRONG  {error}")
             else:
-                typer.echo(f"right  {file.place}")
+                typer.echo(f"right  {folder / file.place}")
     if wrong:
         typer.echo(f"{wrong} missing or damaged", err=True)
         raise typer.Exit(1)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from experiments.small_sets import cifar_batches, idx, images, register
+from experiments.small_sets import cifar_batches, idx, images, register, write
 
 from widevalley.experiments import data, files
 
@@ -211,6 +211,26 @@ def test_text_is_cut_into_windows_that_share_no_character_across_splits() -> Non
     after = place + held_out + 1
     assert train[before:] == whole[after : after + len(train) - before]
     assert after + len(train) - before < len(whole) - held_out - 1
+
+
+def test_every_character_of_the_text_is_in_one_stretch_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = "".join(data.CHARACTERS[k] for k in np.random.default_rng(0).integers(0, 96, 1000))
+    register(monkeypatch, files.Dataset("text", (write(tmp_path, "text/made.txt", content.encode("ascii")),), ()))
+    monkeypatch.setattr(data, "TEXT_HELD_OUT", 4)
+    monkeypatch.setattr(data, "_windows", lambda stretch: data.Split(stretch, stretch))
+    stretches = set()
+    for seed in range(5):
+        text = data.text(tmp_path, seed=seed)
+        train, validation, test = (
+            "".join(data.CHARACTERS[k] for k in part.inputs.tolist())
+            for part in (text.train, text.validation, text.test)
+        )
+        assert (len(validation), len(test), len(train)) == (129, 129, 1000 - 2 * 129)
+        assert content.endswith(test)
+        place = content.index(validation)
+        assert content == train[:place] + validation + train[place:] + test
+        stretches.add(place)
+    assert len(stretches) == 5
 
 
 @needs("text")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from widevalley.experiments.files import DATASETS, DataError, Dataset, Download, contents
+from widevalley.experiments.files import DATASETS, DataError, Download, File, contents
 
 # Seconds without a byte after which a server counts as stalled, and further attempts.
 TIMEOUT = 30.0
@@ -32,22 +32,23 @@ def fetch(
         DataError: it could not be fetched; says the URL, what happened and where to put the file by hand.
     """
     dataset = DATASETS[name]
-    right = {file.place for file in dataset.files if _is_right(dataset, file.place, folder)}
+    files = {file.place: file for file in dataset.files}
+    right = {place for place, file in files.items() if _is_right(file, folder)}
     wanted = [download for download in dataset.downloads if not right.issuperset(download.members)]
     total, before = sum(download.size for download in wanted), 0
     written: list[str] = []
     for download in wanted:
         meter = _Meter(download.size, before, total, progress)
-        places = [place for place in download.members if place not in right]
+        lacking = [files[place] for place in download.members if place not in right]
         try:
             folder.mkdir(parents=True, exist_ok=True)
             # Beside the final places, so that a rename puts a file there all at once.
             with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as temporary:
                 brought = _request(download, Path(temporary), meter, timeout, retries)
-                _install(dataset, download, brought, Path(temporary), folder, places)
+                _install(download, lacking, brought, Path(temporary), folder)
         except Exception as error:
-            raise _refusal(download, folder, places, error, timeout) from error
-        written += places
+            raise _refusal(download, lacking, folder, error, timeout) from error
+        written += [file.place for file in lacking]
         before += download.size
     return written
 
@@ -74,14 +75,14 @@ class _Meter:
             self.progress(self.before + self.done, self.all_bytes)
 
     def reset(self) -> None:
-        self.done = 0
+        # Before the end pooch counts the announced length once more: with no effect, as nothing exceeds the size.
+        pass
 
     def close(self) -> None:
         pass
 
 
-def _is_right(dataset: Dataset, place: str, folder: Path) -> bool:
-    (file,) = (file for file in dataset.files if file.place == place)
+def _is_right(file: File, folder: Path) -> bool:
     try:
         contents(file, folder)
     except DataError:
@@ -123,23 +124,19 @@ def _request(download: Download, temporary: Path, meter: _Meter, timeout: float,
         return Path(courier.fetch(name, downloader=downloader))
 
 
-def _install(
-    dataset: Dataset, download: Download, brought: Path, temporary: Path, folder: Path, places: list[str]
-) -> None:
+def _install(download: Download, lacking: list[File], brought: Path, temporary: Path, folder: Path) -> None:
     """Puts each file in its place after its own sum was checked in the temporary folder."""
-    for place in places:
-        staged = temporary / place
+    for file in lacking:
+        staged = temporary / file.place
         staged.parent.mkdir(parents=True, exist_ok=True)
-        if member := download.members[place]:
+        if member := download.members[file.place]:
             _unpack(brought, member, staged)
         else:
             brought.replace(staged)
-    for place in places:
-        (file,) = (file for file in dataset.files if file.place == place)
         contents(file, temporary)
-    for place in places:
-        (folder / place).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(temporary / place, folder / place)
+    for file in lacking:
+        (folder / file.place).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(temporary / file.place, folder / file.place)
 
 
 def _unpack(archive: Path, member: str, staged: Path) -> None:
@@ -151,10 +148,10 @@ def _unpack(archive: Path, member: str, staged: Path) -> None:
         tar.extract(found.replace(name=staged.name), staged.parent, filter="data")
 
 
-def _refusal(download: Download, folder: Path, places: list[str], error: Exception, timeout: float) -> DataError:
-    by_hand = f"put it at {folder / places[0]}"
-    if download.members[places[0]]:
-        by_hand = "unpack it so that there is " + ", ".join(str(folder / place) for place in places)
+def _refusal(download: Download, lacking: list[File], folder: Path, error: Exception, timeout: float) -> DataError:
+    by_hand = f"put it at {folder / lacking[0].place}"
+    if download.members[lacking[0].place]:
+        by_hand = "unpack it so that there is " + ", ".join(str(folder / file.place) for file in lacking)
     return DataError(
         f"{download.url} could not be fetched: {_what_happened(error, timeout)}. Nothing of it was kept. Try again "
         f"later, or fetch it by other means ({download.size:,} bytes, SHA-256 {download.sha256}) and {by_hand}."
