@@ -8,7 +8,7 @@ optimizer (or its averaged model) keeps, each storage once. The gradient, 4 byte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_optimizer
@@ -17,6 +17,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from widevalley import EntropyAdam, EntropySGD, NestedOptimizer
+from widevalley.experiments.memory import storage_bytes
 
 Make = Callable[[nn.Module], tuple[Any, ...]]
 
@@ -54,27 +55,9 @@ def network() -> nn.Module:
     )  # fmt: skip
 
 
-def tensors(item: Any, seen: set[int]) -> Iterator[torch.Tensor]:
-    """All tensors reachable through dictionaries, lists and optimizers inside optimizers."""
-    if id(item) in seen:
-        return
-    seen.add(id(item))
-    if isinstance(item, torch.Tensor):
-        yield item
-    elif isinstance(item, dict):
-        for value in item.values():
-            yield from tensors(value, seen)
-    elif isinstance(item, list | tuple):
-        for value in item:
-            yield from tensors(value, seen)
-    elif isinstance(item, torch.optim.Optimizer | nn.Module):
-        yield from tensors(vars(item), seen)
-
-
 def state_bytes(model: nn.Module, kept: tuple[Any, ...]) -> int:
-    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors(list(kept), set())}
-    return sum(size for pointer, size in storages.items() if pointer not in own)
+    own = storage_bytes(list(model.parameters()) + list(model.buffers()))
+    return sum(size for address, size in storage_bytes(list(kept)).items() if address not in own)
 
 
 def step(model: nn.Module, kept: tuple[Any, ...]) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from widevalley.options import DataDir, refuse
 
 if TYPE_CHECKING:
     from widevalley.experiments.files import Dataset
@@ -15,10 +16,6 @@ app = typer.Typer(
     help="Where data sets are looked for, whether they are right, and their download.", no_args_is_help=True
 )
 
-DataDir = Annotated[
-    Path | None,
-    typer.Option("--data-dir", help="Folder of the data sets.", envvar="WIDEVALLEY_DATA", show_default="user's cache"),
-]
 Sets = Annotated[list[str] | None, typer.Argument(metavar="[SET]...", help="Names of data sets.", show_default="all")]
 
 
@@ -75,7 +72,7 @@ def fetch(
             with _Bar(dataset.name) as bar:
                 written = download(dataset.name, folder, bar)
         except DataError as error:
-            _refuse(str(error))
+            refuse(str(error))
         except KeyboardInterrupt:
             typer.echo("Stopped. Nothing half was kept: the same command goes on.", err=True)
             raise typer.Exit(130) from None
@@ -124,7 +121,7 @@ def _named(names: list[str] | None) -> list[Dataset]:
 
     unknown = [name for name in names or () if name not in DATASETS]
     if unknown:
-        _refuse(f"There is no data set {', '.join(map(repr, unknown))} with files. Data sets: {', '.join(DATASETS)}.")
+        refuse(f"There is no data set {', '.join(map(repr, unknown))} with files. Data sets: {', '.join(DATASETS)}.")
     return [DATASETS[name] for name in dict.fromkeys(names or DATASETS)]
 
 
@@ -134,8 +131,3 @@ def _download_size(dataset: Dataset) -> int:
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB"
-
-
-def _refuse(message: str) -> NoReturn:
-    typer.echo(message, err=True)
-    raise typer.Exit(2)

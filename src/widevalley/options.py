@@ -114,9 +114,11 @@ def the_task(named: str | None, own: str | None, **changes: Any) -> tuple[Task, 
 
 def the_data(task: Task, folder: Path | None) -> Data:
     from widevalley.experiments.data import DataError
+    from widevalley.progress import reading
 
     try:
-        return task.data(folder)
+        with reading(task.name):
+            return task.data(folder)
     except DataError as error:
         refuse(str(error))
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
+from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from widevalley.experiments.train import Unit
@@ -93,6 +96,23 @@ class Narrator:
             self.console.print(line, highlight=False, markup=False)
         else:
             print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Tells that data are being read, and what of it takes long."""
+    console = Console(stderr=True)
+    handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False)
+    logger = logging.getLogger("widevalley")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with console.status(f"reading the data of {name}"):
+            yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
 
 
 def _title(unit: Unit) -> str:
