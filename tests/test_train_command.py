@@ -1,9 +1,11 @@
 """``widevalley train``: one run, its files, and going on with it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import quick
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -12,6 +14,8 @@ from test_cli import run
 from widevalley.experiments import networks
 from widevalley.experiments.data import digits
 from widevalley.experiments.evaluation import score
+from widevalley.experiments.methods import METHODS
+from widevalley.stopping import Stopping
 
 QUICK = ["train", "digits", "--epochs", "3", "--set", "inner_steps=5"]
 
@@ -60,6 +64,59 @@ def test_what_is_there_is_gone_on_with_only_if_it_is_the_same_run(trained: tuple
     assert (folder / "metrics.jsonl").read_bytes() == before
     (tmp_path / "thesis.tex").write_text("…")
     assert "is not empty and holds no run" in run(*QUICK, "--out", str(tmp_path), "--resume").output
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_words_with_resume_are_the_same_run(method: str, tmp_path: Path) -> None:
+    """Also where settings are no short decimals: rates, the decay of an average."""
+    words = ["train", "--task", "quick:task", "--method", method, "--lr", "0.0123456789", "--out", str(tmp_path)]
+    assert run(*words).exit_code == 0
+    again = run(*words, "--resume")
+    assert again.exit_code == 0, again.output
+    assert "run 1 of 1" in again.output
+
+
+def test_a_stopped_run_goes_on_and_its_weights_are_of_its_last_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["train", "--task", "quick:task", "--epochs", "3", "--method", "swa"]
+    assert run(*words, "--out", str(tmp_path / "whole")).exit_code == 0
+    steps = 0
+
+    def stop(self: Stopping) -> bool:
+        nonlocal steps
+        steps += 1
+        return steps == 20
+
+    monkeypatch.setattr(Stopping, "__call__", stop)
+    stopped = run(*words, "--out", str(tmp_path / "stopped"))
+    assert stopped.exit_code == 130
+    assert "Stopped, and saved" in stopped.output
+    with safe_open(tmp_path / "stopped" / "center.safetensors", "pt") as file:
+        now = file.get_tensor("0.weight")
+    state = torch.load(next((tmp_path / "stopped" / "state").iterdir()), weights_only=True)
+    assert torch.equal(now, state["learner"]["model"]["0.weight"])
+    assert run(*words, "--out", str(tmp_path / "stopped"), "--resume").exit_code == 0
+    whole, gone_on = (
+        quick.without_timings(
+            [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        )
+        for name in ("whole", "stopped")
+    )
+    assert gone_on == whole
+
+
+def test_a_damaged_file_of_metrics_is_named_and_what_is_said_works(trained: tuple[Path, str], tmp_path: Path) -> None:
+    shutil.copytree(trained[0], tmp_path / "run")
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    whole = metrics.read_bytes()
+    metrics.write_bytes(whole[:-9])
+    refused = run(*QUICK, "--out", str(tmp_path / "run"), "--resume")
+    assert refused.exit_code == 2
+    assert "metrics.jsonl is damaged" in refused.output
+    metrics.unlink()
+    assert run(*QUICK, "--out", str(tmp_path / "run"), "--resume").exit_code == 0
+    assert len(metrics.read_text().splitlines()) == len(whole.splitlines())
 
 
 def test_a_run_whose_folder_is_in_use_is_refused(tmp_path: Path) -> None:

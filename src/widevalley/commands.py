@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from widevalley import compare_command, data_commands, train_command
-from widevalley.options import refuse
+from widevalley.options import CANNOT_WRITE, refuse
 
 app = typer.Typer(
     help="""Train networks into wide valleys of the loss, and measure how wide a valley is.
@@ -43,3 +43,5 @@ def report(folder: Annotated[Path, typer.Argument(help="A folder that compare wr
         typer.echo(f"Report: {write_report(folder)}")
     except ValueError as error:
         refuse(str(error))
+    except OSError as error:
+        refuse(f"Cannot write the page: {error}", CANNOT_WRITE)

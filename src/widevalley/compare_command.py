@@ -67,14 +67,14 @@ def compare(
     )
     folder = out or Path("runs") / chosen_task.name
     data = options.the_data(chosen_task, data_dir)
+    if dry_run:
+        typer.echo(_costs(plan, data))
+        return
     with Stopping() as stopping, options.ending_in_words(stopping):
-        if dry_run:
-            typer.echo(_costs(plan, data))
-            return
         with Narrator(stopping) as narrator:
             run(plan, data, folder, resume, narrator)
         page = write_report(folder)
-    typer.echo(f"{_table(folder)}\nReport: {page}")
+        typer.echo(f"{_table(folder)}\nReport: {page}")
 
 
 def the_methods(names: str) -> tuple[Method, ...]:

@@ -70,7 +70,8 @@ Methods = Annotated[
 ]
 MethodOption = Annotated[str, typer.Option(help=f"{', '.join(METHOD_NAMES)}.", autocompletion=_method)]
 Epochs = Annotated[
-    float | None, typer.Option(min=0.01, help="Epochs of gradients, the same for all.", show_default="the task's own")
+    float | None,
+    typer.Option(min=0.01, max=1e9, help="Epochs of gradients, the same for all.", show_default="the task's own"),
 ]
 DataDir = Annotated[
     Path | None,
@@ -118,9 +119,11 @@ def the_data(task: Task, folder: Path | None) -> Data:
 
     try:
         with reading(task.name):
-            return task.data(folder)
+            return task.load(folder)
     except DataError as error:
         refuse(str(error))
+    except OSError as error:
+        refuse(f"The data of {task.name} cannot be read: {error}")
 
 
 def the_device(given: str | None) -> str:
@@ -128,6 +131,8 @@ def the_device(given: str | None) -> str:
 
     if given is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if given.partition(":")[0] not in ("cpu", "cuda"):
+        refuse(f"--device {given} is not supported: cpu, cuda, cuda:1, …")
     try:
         torch.zeros(1, device=given)
     except (RuntimeError, AssertionError) as error:
@@ -146,11 +151,13 @@ def ending_in_words(stopping: Stopping) -> Iterator[None]:
     """Turns what may end a run early into a message and an exit code."""
     from widevalley.experiments.extras import MissingExtra
     from widevalley.experiments.folder import FolderError
+    from widevalley.experiments.results import ResultsError
+    from widevalley.experiments.tasks import TaskError
     from widevalley.experiments.train import Stopped
 
     try:
         yield
-    except (FolderError, MissingExtra) as error:
+    except (FolderError, MissingExtra, ResultsError, TaskError) as error:
         refuse(str(error))
     except Stopped:
         refuse(f"Stopped, and saved. To go on:\n  {again()}", stopping.exit_code)

@@ -60,9 +60,9 @@ def train(
     )
     folder = out or Path("runs") / f"{chosen_task.name}-{method}"
     where = options.the_device(device)
+    chosen = _the_method(method, setting or [])
+    data = options.the_data(chosen_task, data_dir)
     with Stopping() as stopping, options.ending_in_words(stopping):
-        chosen = _the_method(method, setting or [])
-        data = options.the_data(chosen_task, data_dir)
         rate = lr if lr is not None else chosen.learning_rates[2]
         gradients = chosen_task.gradients(len(data.train), epochs if epochs is not None else chosen_task.epochs)
         unit = Unit("train", chosen, float(rate), seed, gradients)
@@ -86,6 +86,7 @@ def train(
 
 def _the_method(name: str, given: list[str]) -> Method:
     """The method, with settings of its optimizer changed."""
+    from widevalley.experiments.extras import MissingExtra
     from widevalley.experiments.methods import METHODS
 
     if name not in METHODS:
@@ -95,6 +96,8 @@ def _the_method(name: str, given: list[str]) -> Method:
     changed = dataclasses.replace(method, build=functools.partial(method.build, **settings))
     try:
         changed.settings(method.learning_rates[2], 100)
+    except MissingExtra as error:
+        refuse(str(error))
     except (TypeError, ValueError) as error:
         refuse(f"--set does not fit {name}: {error}. Its settings: {', '.join(method.settings(0.1, 100))}.")
     return changed

@@ -115,4 +115,4 @@ def test_bad_values_are_refused_at_once(given: dict[str, float], said: str) -> N
 )
 def test_too_few_examples_are_refused_when_the_data_are_read(alterations: Alterations, said: str) -> None:
     with pytest.raises(DataError, match=said):
-        alterations.apply(TASK).data(None)
+        alterations.apply(TASK).load(None)

@@ -38,8 +38,28 @@ def test_the_one_before_a_damaged_state_is_used_and_it_is_said(tmp_path: Path, d
     content[len(content) // 2] ^= 1
     newest.write_bytes({"cut off": content[:-7], "one bit": content, "empty": b""}[damage])
     assert checkpoints.load() == {"gradients": 1}
+    assert not newest.exists()
     assert len(warned) == 1
     assert f"{newest} is damaged" in warned[0]
+
+
+def test_with_all_states_damaged_it_is_from_the_start_and_new_ones_are_kept(tmp_path: Path) -> None:
+    warned: list[str] = []
+    checkpoints = Checkpoints(tmp_path, warn=warned.append)
+    for gradients in (20, 21):
+        checkpoints.save(gradients, {}).write_bytes(b"garbage")
+    assert checkpoints.load() is None
+    assert "going on from the one before it" in warned[0]
+    assert "going on from the start" in warned[1]
+    path = checkpoints.save(5, {"gradients": 5})
+    assert path.exists()
+    assert checkpoints.load() == {"gradients": 5}
+
+
+def test_half_written_states_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "state-000000003-0123456789abcdef.pt.partial").write_bytes(b"half")
+    Checkpoints(tmp_path).save(5, {})
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_run_goes_on_from_the_state_before_a_damaged_one(tmp_path: Path) -> None:

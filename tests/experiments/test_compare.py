@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 import quick
 from safetensors.torch import load_file
+from torch import nn
 
 from widevalley.experiments import compare as module
+from widevalley.experiments.checkpoints import Checkpoints
 from widevalley.experiments.compare import choose, compare
 from widevalley.experiments.folder import Folder, FolderError
 from widevalley.experiments.methods import METHODS
+from widevalley.experiments.tasks import TASKS, TaskError
 from widevalley.experiments.train import Quiet, Stopped, Unit
 from widevalley.experiments.writing import Record, rounded
 
@@ -165,6 +168,83 @@ def test_a_stopped_comparison_goes_on_inside_the_run(finished: Path, tmp_path: P
     assert not list((tmp_path / "units").glob("*.state"))
 
 
+def test_the_choice_of_a_rate_is_the_same_whoever_ran_the_units(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The results that are chosen from are those in the files, whether the runs were made here or before."""
+    seen: list[list[Record]] = []
+
+    def noting(method: Any, results: Sequence[tuple[Unit, Record]]) -> float:
+        seen.append([quick.without_timings([result])[0] for _, result in results])
+        return choose(method, results)
+
+    monkeypatch.setattr(module, "choose", noting)
+    plan = quick.plan("sgd", rates=2, seeds=1)
+    for resume in (False, True):
+        compare(plan, quick.digits(), tmp_path, resume=resume, progress=Progress())
+    assert seen[0] == seen[1]
+    assert all(result == rounded(result) for result in seen[0])
+
+
+def test_equal_errors_are_equal_however_their_mean_is_rounded() -> None:
+    """Three runs with 9, 10 and 11 of 287 wrong in two orders, rounded as files are; the loss decides."""
+    method = METHODS["sgd"]
+    errors = [100 * wrong / 287 for wrong in (9, 10, 11)]
+    results = [
+        (
+            Unit("tune", method, lr, seed, 1),
+            rounded({"diverged": False, "validation_error": e, "validation_loss": loss}),
+        )
+        for lr, order, loss in ((0.01, (0, 1, 2), 0.2), (0.03, (2, 0, 1), 0.1))
+        for seed, e in enumerate(errors[k] for k in order)
+    ]
+    results += [(Unit("tune", method, lr, 0, 1), {"diverged": True}) for lr in (0.1, 0.3, 1.0)]
+    assert choose(method, results) == 0.03
+
+
+def test_a_run_of_another_configuration_in_the_folder_is_named(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "copy")
+    path = tmp_path / "copy" / "units" / "tune-sgd-lr0.1-seed1000.jsonl"
+    path.write_text(path.read_text().replace('"gradients": 17, "batch_size"', '"gradients": 18, "batch_size"'))
+    with pytest.raises(FolderError, match=r"is of another run \(gradients: 18 there, 17 now"):
+        compare(PLAN, quick.digits(), tmp_path / "copy", resume=True, progress=Progress())
+
+
+def test_a_lost_plan_is_written_anew_and_the_runs_are_kept(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "copy")
+    (tmp_path / "copy" / "comparison.json").unlink()
+    progress = Progress()
+    with pytest.raises(FolderError, match="not empty"):
+        compare(PLAN, quick.digits(), tmp_path / "copy", resume=False, progress=progress)
+    compare(PLAN, quick.digits(), tmp_path / "copy", resume=True, progress=progress)
+    assert progress.ran == []
+    assert (tmp_path / "copy" / "comparison.json").read_text() == (finished / "comparison.json").read_text()
+
+
+def test_what_a_kill_after_the_last_write_left_is_cleared(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "copy")
+    left = tmp_path / "copy" / "units" / "tune-sgd-lr0.1-seed1000.state"
+    Checkpoints(left).save(17, {})
+    compare(PLAN, quick.digits(), tmp_path / "copy", resume=True, progress=Progress())
+    assert not left.exists()
+
+
+def test_what_does_not_fit_is_found_before_the_folder_is_touched(tmp_path: Path) -> None:
+    def broken() -> nn.Module:
+        return nn.Linear(64, 5)
+
+    with pytest.raises(TaskError, match=r"cannot be trained on a minibatch.*targets of shape \(64,\)"):
+        compare(
+            replace(PLAN, task=replace(PLAN.task, network=broken)), quick.digits(), tmp_path / "out", False, Progress()
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_tuning_is_as_long_as_the_final_runs() -> None:
+    plan = replace(quick.plan("sgd", epochs=60.0), task=TASKS["digits"])
+    assert {unit.gradients for unit in plan.tuning(1150)} == {unit.gradients for unit in plan.final(1150, {"sgd": 1.0})}
+
+
 def test_a_folder_with_results_is_not_written_over(finished: Path) -> None:
     with pytest.raises(FolderError, match="add --resume"):
         compare(PLAN, quick.digits(), finished, resume=False, progress=Progress())
@@ -211,5 +291,5 @@ def test_a_damaged_unit_is_named(finished: Path, tmp_path: Path, content: str) -
     (tmp_path / "comparison.json").write_bytes((finished / "comparison.json").read_bytes())
     damaged = tmp_path / "units" / "tune-sgd-lr0.01-seed1000.jsonl"
     damaged.write_bytes(content.encode(errors="surrogateescape"))
-    with pytest.raises(FolderError, match=rf"{damaged.name} is damaged.*delete it"):
+    with pytest.raises(FolderError, match=rf"{damaged.name} is damaged.*move it away"):
         compare(PLAN, quick.digits(), tmp_path, resume=True, progress=Progress())

@@ -1,12 +1,16 @@
 """The command's tasks, and tasks of one's own."""
 
+import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from torch import nn
 
 from widevalley.experiments import Task
+from widevalley.experiments.compare import Plan
+from widevalley.experiments.methods import METHODS
 from widevalley.experiments.tasks import TASKS, TaskError, find_task
 
 OWN = """
@@ -46,7 +50,7 @@ def test_a_task_of_ones_own_is_found_in_the_current_folder(folder: Path) -> None
     task = find_task("owntasks:mine")
     assert task.name == "mine"
     assert len(task.data(None).train) == 40
-    assert (task.tuning_epochs, task.tuning_seeds) == (2, 1)
+    assert (task.tuning_epochs, task.tuning_seeds) == (math.inf, 1)
 
 
 @pytest.mark.parametrize(
@@ -79,10 +83,11 @@ def test_the_commands_tasks_are_found_by_name(name: str) -> None:
     assert find_task(name).name == name
 
 
-def test_a_tuning_run_is_at_most_as_long_as_a_final_one() -> None:
-    assert TASKS["mnist-fc"].tuning_epochs == 2
-    assert Task("a", "", TASKS["digits"].data, nn.Identity, 8, epochs=3).tuning_epochs == 3
-    assert Task("a", "", TASKS["digits"].data, nn.Identity, 8, epochs=3, tuning_epochs=5).tuning_epochs == 3
+def test_a_tuning_run_is_as_long_as_a_final_one_or_as_short_as_its_task_says() -> None:
+    task = Task("a", "", TASKS["digits"].data, nn.Identity, 8, epochs=3)
+    for tuning, found in ((math.inf, 4), (2, 2), (5, 4)):
+        plan = Plan(replace(task, tuning_epochs=tuning), (METHODS["sgd"],), seeds=1, epochs=4)
+        assert {unit.gradients for unit in plan.tuning(80)} == {found * 10}
 
 
 @pytest.mark.parametrize(

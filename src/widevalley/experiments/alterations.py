@@ -93,7 +93,7 @@ class Alterations:
     def apply(self, task: Task) -> Task:
         """The task with its data and minibatch so changed: the subset first, then the training size, then the noise.
 
-        Its ``data`` raises DataError if there are fewer training examples than asked for or than a minibatch has.
+        Its ``data`` raises DataError if there are fewer training examples than asked for.
         """
         batch_size = task.batch_size if self.batch_size is None else self.batch_size
 
@@ -105,11 +105,6 @@ class Alterations:
                 data = train_size(data, self.train_size)
             if self.label_noise:
                 data = label_noise(data, self.label_noise)
-            if len(data.train) < batch_size:
-                raise DataError(
-                    f"{len(data.train)} training examples are fewer than a minibatch of {batch_size}: "
-                    "keep more of them, or give a smaller batch size"
-                )
             return data
 
         return dataclasses.replace(task, data=altered, batch_size=batch_size) if self.given() else task

@@ -12,23 +12,30 @@ from widevalley.experiments.writing import Record
 _NOT_DRAWN = {"kind", "gradients"}
 
 
+def require_board() -> None:
+    """Raises MissingExtra if TensorBoard is not installed."""
+    with needs_extra("tensorboard"):
+        import torch.utils.tensorboard.writer  # noqa: F401
+
+
 class Board:
     """Event files under ``folder``, which is written anew: a run that goes on tells its earlier records again."""
 
     def __init__(self, folder: Path) -> None:
-        with needs_extra("tensorboard"):
-            from torch.utils.tensorboard.writer import SummaryWriter
+        require_board()
+        from torch.utils.tensorboard.writer import SummaryWriter
+
         shutil.rmtree(folder, ignore_errors=True)
         self._writer = SummaryWriter(str(folder))
         self._told = 0
 
     def tell(self, records: list[Record]) -> None:
-        """Draws those of all records so far that are new, against gradients."""
-        for record in records[self._told :]:
+        """Draws those of the evaluations so far that are new, against gradients."""
+        for record in [record for record in records if record["kind"] == "evaluation"][self._told :]:
             for name, value in record.items():
                 if name not in _NOT_DRAWN and isinstance(value, int | float) and not isinstance(value, bool):
                     self._writer.add_scalar(name, value, record["gradients"])
-        self._told = len(records)
+            self._told += 1
         self._writer.flush()
 
     def close(self) -> None:

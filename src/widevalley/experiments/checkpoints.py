@@ -48,30 +48,36 @@ class Checkpoints:
         payload = buffer.getvalue()
         path = self.folder / f"state-{gradients:09d}-{_digest(payload)}.pt"
         write(path, payload)
-        for old in self._files()[KEPT:]:
+        for old in [*self._files()[KEPT:], *self._partials()]:
             old.unlink(missing_ok=True)
         self.last = time.monotonic()
         return path
 
     def load(self, device: str = "cpu") -> dict[str, Any] | None:
-        """The newest state that is whole, None where there is none."""
-        for path in self._files():
+        """The newest state that is whole, None where there is none; damaged ones are told of and deleted."""
+        while files := self._files():
+            path = files[0]
             payload = path.read_bytes()
             if path.stem.rpartition("-")[2] == _digest(payload):
                 state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
                 return state
-            self.warn(f"{path} is damaged (its SHA-256 is not the one in its name): going on from the one before it")
+            going_on = "from the one before it" if files[1:] else "from the start: there is no other"
+            self.warn(f"{path} is damaged (its SHA-256 is not the one in its name): going on {going_on}")
+            # Or it would count as the newest for ever.
+            path.unlink()
         return None
 
     def clear(self) -> None:
         """Deletes them all, and the folder if nothing else is in it."""
         if self.folder.exists():
-            for path in self._files():
+            for path in [*self._files(), *self._partials()]:
                 path.unlink(missing_ok=True)
-            for partial in self.folder.glob("state-*.partial"):
-                partial.unlink(missing_ok=True)
             if not any(self.folder.iterdir()):
                 self.folder.rmdir()
+
+    def _partials(self) -> list[Path]:
+        """What killed processes left half written."""
+        return list(self.folder.glob("state-*.partial"))
 
     def _files(self) -> list[Path]:
         """Newest first."""

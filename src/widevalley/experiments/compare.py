@@ -13,13 +13,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from widevalley.experiments import train
+from widevalley.experiments.board import require_board
 from widevalley.experiments.data import Data
 from widevalley.experiments.folder import Folder
 from widevalley.experiments.methods import Method
 from widevalley.experiments.recording import Progress, Recorder, configuration
 from widevalley.experiments.tasks import Task
 from widevalley.experiments.train import Stopped, Unit
-from widevalley.experiments.writing import Record
+from widevalley.experiments.writing import Record, rounded
 
 # Seeds of tuning are none of the final ones.
 FIRST_TUNING_SEED = 1000
@@ -81,10 +82,16 @@ def compare(plan: Plan, data: Data, path: Path, resume: bool, progress: Progress
         Stopped: ``progress`` asked for it; --resume goes on from there, bit for bit.
         OSError: something cannot be written; what was written before is whole.
     """
+    size = len(data.train)
+    # What is missing or does not fit is found before anything is written.
+    for method in plan.methods:
+        method.settings(method.learning_rates[0], plan.task.gradients(size, plan.epochs))
+    if plan.tensorboard:
+        require_board()
+    train.rehearse(plan.task, data)
     folder = Folder(path)
     header = _header(plan, data)
     folder.claim(header, resume)
-    size = len(data.train)
     data = train.on(data, plan.device)
     tuning = plan.tuning(size)
     finals = plan.seeds * len(plan.methods)
@@ -103,7 +110,8 @@ def compare(plan: Plan, data: Data, path: Path, resume: bool, progress: Progress
 def choose(method: Method, results: Sequence[tuple[Unit, Record]]) -> float:
     """The learning rate with the lowest validation error, the lower validation loss deciding between equals.
 
-    Both are means over the tuning seeds; a rate with a run that diverged comes last.
+    Both are means over the tuning seeds, of errors to a thousandth of a point; a rate with a run that diverged comes
+    last.
     """
 
     def score(lr: float) -> tuple[bool, float, float]:
@@ -112,7 +120,7 @@ def choose(method: Method, results: Sequence[tuple[Unit, Record]]) -> float:
             return True, 0.0, 0.0
         return (
             False,
-            statistics.fmean(result["validation_error"] for result in runs),
+            round(statistics.fmean(result["validation_error"] for result in runs), 3),
             statistics.fmean(result["validation_loss"] for result in runs),
         )
 
@@ -133,11 +141,11 @@ class _Worker:
         while open_units:
             left = []
             for unit in open_units:
-                found = self.folder.result(unit)
+                found = self._ended(unit)
                 if found is None:
                     with self.folder.try_lock(unit) as ours:
                         # Looked at again: another process may have ended it and let go in between.
-                        found = self.folder.result(unit)
+                        found = self._ended(unit)
                         if found is None and not ours:
                             left.append(unit)
                             continue
@@ -154,11 +162,24 @@ class _Worker:
             open_units = left
         return [results[name] for name in order]
 
+    def _configuration(self, unit: Unit) -> Record:
+        return configuration(unit, self.plan.task, self.plan.changes, self.plan.device)
+
+    def _ended(self, unit: Unit) -> Record | None:
+        """The result of a unit that has ended; what a process killed after its last write left of it is cleared."""
+        result = self.folder.result(unit, self._configuration(unit))
+        checkpoints = self.folder.checkpoints(unit, self.progress.warn)
+        if result and checkpoints.folder.exists():
+            with self.folder.try_lock(unit) as ours:
+                if ours:
+                    checkpoints.clear()
+        return result
+
     def _run(self, unit: Unit) -> Record:
         plan, folder = self.plan, self.folder
         self.progress.unit(unit)
         checkpoints = folder.checkpoints(unit, self.progress.warn)
-        header = configuration(unit, plan.task, plan.changes, plan.device)
+        header = self._configuration(unit)
         board = folder.board(unit) if plan.tensorboard else None
         recorder = Recorder(unit, header, folder.records(unit), self.progress, folder.weights(unit), board=board)
         with recorder:
@@ -168,7 +189,9 @@ class _Worker:
             # The result last: a unit that has one is complete.
             recorder.write(records)
         checkpoints.clear()
-        return records[-1]
+        # As the file holds it, rounded: the choice of a rate is the same in every process.
+        result: Record = rounded(records[-1])
+        return result
 
 
 def _header(plan: Plan, data: Data) -> Record:

@@ -13,7 +13,8 @@ from widevalley.experiments import learner, train
 from widevalley.experiments.compare import Plan
 from widevalley.experiments.data import Data
 from widevalley.experiments.methods import Method
-from widevalley.experiments.train import EVALUATIONS, Training, Unit
+from widevalley.experiments.perturbation import DIRECTIONS, SIZES
+from widevalley.experiments.train import EVALUATIONS, RISE_IMAGES, Training, Unit
 
 LOOK_SECONDS = 1.0
 LOOK_STEPS = 50
@@ -27,10 +28,14 @@ class Cost:
     seconds_per_gradient: float  # median of a short look
     seconds_per_evaluation: float
 
+    seconds_per_ending: float  # of a final run: its test split, and the rises of its loss
+    finals: int
+
     @property
     def minutes(self) -> float:
         evaluations = self.runs * (EVALUATIONS + 1)
-        return (self.gradients * self.seconds_per_gradient + evaluations * self.seconds_per_evaluation) / 60
+        seconds = self.gradients * self.seconds_per_gradient + evaluations * self.seconds_per_evaluation
+        return (seconds + self.finals * self.seconds_per_ending) / 60
 
 
 def estimate(plan: Plan, data: Data) -> list[Cost]:
@@ -56,4 +61,14 @@ def _cost(plan: Plan, method: Method, data: Data) -> Cost:
         with contextlib.suppress(learner.Diverged):
             training.measure()
         evaluation = time.perf_counter() - began
-    return Cost(method.name, len(units), sum(unit.gradients for unit in units), statistics.median(took), evaluation)
+    looked_at = len(training.evaluate.training) + len(data.validation)
+    at_the_end = len(data.test) + (1 + len(SIZES) * DIRECTIONS) * min(RISE_IMAGES, size)
+    return Cost(
+        method.name,
+        len(units),
+        sum(unit.gradients for unit in units),
+        statistics.median(took),
+        evaluation,
+        evaluation * at_the_end / looked_at,
+        plan.seeds,
+    )

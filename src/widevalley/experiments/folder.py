@@ -19,10 +19,13 @@ from filelock import FileLock, Timeout
 
 from widevalley.experiments.checkpoints import Checkpoints
 from widevalley.experiments.train import Unit
-from widevalley.experiments.writing import Record, write
+from widevalley.experiments.writing import PARTIAL, Record, rounded, write
 
-# Beside the plan, what may stand in a folder before it holds a comparison.
-_OURS = {"locks", "comparison.json.partial"}
+# What may stand in a folder that holds no comparison yet; and in one whose plan was lost, which --resume writes anew.
+_BEFORE = {"locks", f"comparison.json{PARTIAL}"}
+_OURS = {"units", "networks", "tensorboard", "report.html"}
+# What may differ between the configuration with which a run was begun and the one with which it goes on.
+MAY_DIFFER = {"versions", "machine"}
 
 
 class FolderError(Exception):
@@ -45,9 +48,9 @@ class Folder:
             if self.plan.exists():
                 self._refuse_other(header, resume)
             else:
-                if any(item.name not in _OURS for item in self.path.iterdir()):
+                names = {item.name for item in self.path.iterdir()}
+                if not names <= (_BEFORE | _OURS if resume else _BEFORE):
                     raise FolderError(f"{self.path} is not empty and holds no comparison: give another --out")
-                (self.path / "units").mkdir(exist_ok=True)
                 self.write_plan(header)
 
     def _refuse_other(self, header: Record, resume: bool) -> None:
@@ -56,25 +59,24 @@ class Folder:
                 f"{self.path} holds a comparison already: add --resume to go on with it, or to help a process that is "
                 "at work on it; or give another --out"
             )
-        found = read_json(self.plan)
-        different = [key for key in header if key != "command" and header[key] != found.get(key)]
-        if different:
-            says = "; ".join(f"{key}: {found.get(key)!r} there, {header[key]!r} now" for key in different)
+        if different := differences(read_json(self.plan), header):
             raise FolderError(
-                f"{self.path} holds another comparison ({says}): repeat its arguments, or give another --out"
+                f"{self.path} holds another comparison ({different}): repeat its arguments, or give another --out"
             )
 
     def write_plan(self, header: Record) -> None:
         write(self.plan, json.dumps(header, indent=1) + "\n")
 
-    def result(self, unit: Unit) -> Record | None:
+    def result(self, unit: Unit, configuration: Record) -> Record | None:
         """The result of a unit that has ended, None for any other.
 
-        Raises FolderError if its file is damaged.
+        Raises FolderError if its file is damaged, or of a run with another configuration.
         """
         path = self.records(unit)
         if not path.exists():
             return None
+        if different := differences(read_json(path, 0), configuration):
+            raise FolderError(f"{path} is of another run ({different}): move it away, and go on with --resume")
         record = read_json(path, -1)
         return record if record.get("kind") == "result" else None
 
@@ -116,6 +118,13 @@ class Folder:
         return FileLock(locks / f"{name}.lock")
 
 
+def differences(there: Record, now: Record) -> str:
+    """In words, in which of the keys of ``now`` the two differ as files hold them; empty where they agree."""
+    wanted = rounded(now)
+    different = [key for key in wanted if key not in MAY_DIFFER | {"command"} and wanted[key] != there.get(key)]
+    return "; ".join(f"{key}: {there.get(key)!r} there, {wanted[key]!r} now" for key in different)
+
+
 def read_json(path: Path, line: int | None = None) -> Record:
     """The record of one line (0 the first, -1 the last), or of the whole file.
 
@@ -126,5 +135,7 @@ def read_json(path: Path, line: int | None = None) -> Record:
         text = path.read_text()
         record: Record = json.loads(text if line is None else text.splitlines()[line])
     except (ValueError, IndexError) as error:
-        raise FolderError(f"{path} is damaged ({error}): delete it, and go on with --resume") from None
+        raise FolderError(
+            f"{path} is damaged ({error}): move it away, and go on with --resume; or begin again in another --out"
+        ) from None
     return record

@@ -29,9 +29,12 @@ SCHEDULE_FREE_GRID = (0.1, 0.3, 1.0, 3.0, 10.0)
 # In an optimizer's groups, but no setting of the method: its parameters, its counters, how it is computed.
 NO_SETTINGS = {
     *("params", "seed", "cycle_position", "inner_updates", "outer_updates", "at_center", "initial_lr"),
-    *("fused", "foreach", "capturable", "differentiable", "maximize", "dampening", "decoupled_weight_decay"),
+    *("fused", "foreach", "capturable", "differentiable"),
     *("k", "train_mode", "weight_sum", "lr_max", "scheduled_lr", "counter"),
 }
+
+# Told only where they are not at torch's default.
+TOLD_IF_SET = {"maximize", "dampening", "decoupled_weight_decay"}
 
 Parameters = Iterable[nn.Parameter]
 
@@ -73,7 +76,7 @@ class Method:
         return {
             key: value if isinstance(value, plain) else repr(value)
             for key, value in {**optimizer.defaults, **optimizer.param_groups[0], **average}.items()
-            if key not in NO_SETTINGS
+            if key not in NO_SETTINGS and (value or key not in TOLD_IF_SET)
         }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,7 +58,7 @@ class Recorder:
     """A ``train.Watcher`` that writes a run's records whole at each evaluation.
 
     Args:
-        weights: where the network goes: at each evaluation if ``along``, else only by ``save``.
+        weights: where the network goes: with each evaluation and each checkpoint if ``along``, else only by ``save``.
         board: folder of TensorBoard's files, if they are wanted.
     """
 
@@ -74,13 +74,19 @@ class Recorder:
     ) -> None:
         self.unit, self.header, self.path, self.progress = unit, header, path, progress
         self.weights, self.along = weights, along
+        # First, so that the folder says what it is of whenever the process ends.
+        if not path.exists():
+            write_lines(path, [header])
         self.board = Board(board) if board else None
         self.gradient = progress.gradient
         self.stop = progress.stop
 
-    def records(self, records: list[Record], network: nn.Module) -> None:
+    def saved(self, network: Callable[[], nn.Module]) -> None:
         if self.along:
-            self.save(network)
+            self.save(network())
+
+    def records(self, records: list[Record], network: nn.Module) -> None:
+        self.saved(lambda: network)
         self.write(records)
         self.progress.evaluation(self.unit, records)
 

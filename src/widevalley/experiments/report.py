@@ -21,6 +21,7 @@ from widevalley.experiments import plots, summaries, tables
 from widevalley.experiments.results import Comparison, read
 from widevalley.experiments.summaries import Difference
 from widevalley.experiments.tables import plus_minus
+from widevalley.experiments.writing import PARTIAL, write
 
 __all__ = ["plus_minus", "write_report"]
 
@@ -52,10 +53,8 @@ def write_report(folder: Path) -> Path:
         matplotlib.rcdefaults()
         page = environment.get_template("report.html.j2").render(_context(comparison))
     path = folder / "report.html"
-    # A page that is open in a browser is never half written.
-    part = folder / "report.html.part"
-    part.write_text(page, encoding="utf-8", newline="\n")
-    os.replace(part, path)
+    # Two processes that end a comparison together both write it.
+    write(path, page, partial=f".{os.getpid()}{PARTIAL}")
     return path
 
 

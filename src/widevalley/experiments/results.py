@@ -137,11 +137,15 @@ class Comparison:
         return tuple((unit, result) for unit, result in pairs if result is not None and not result.diverged)
 
 
+class ResultsError(ValueError):
+    """A result file is damaged; the message names it."""
+
+
 def read(folder: Path) -> Comparison:
     """The comparison in ``folder``.
 
-    Raises FileNotFoundError where there is no ``comparison.json``, and ValueError naming the file (and the line) where
-    one is damaged.
+    Raises FileNotFoundError where there is no ``comparison.json``, and ResultsError naming the file (and the line)
+    where one is damaged.
     """
     path = folder / "comparison.json"
     if not path.is_file():
@@ -168,9 +172,9 @@ def read(folder: Path) -> Comparison:
             units=units,
         )
     except KeyError as error:
-        raise ValueError(f"{path}: {error} is missing; {_REMEDY}") from None
+        raise ResultsError(f"{path}: {error} is missing; {_REMEDY}") from None
     except (TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path}: a value has the wrong type ({error}); {_REMEDY}") from None
+        raise ResultsError(f"{path}: a value has the wrong type ({error}); {_REMEDY}") from None
 
 
 _SIZES = (
@@ -201,10 +205,10 @@ def _unit(path: Path) -> Unit | None:
             case "result":
                 result = _result(record, where)
             case kind:
-                raise ValueError(f"{where}: kind={kind!r} is none of configuration, evaluation and result; {_REMEDY}")
+                raise ResultsError(f"{where}: kind={kind!r} is none of configuration, evaluation and result; {_REMEDY}")
     if configuration is None:
         if evaluations or result:
-            raise ValueError(f"{path}: there is no line of kind configuration; {_REMEDY}")
+            raise ResultsError(f"{path}: there is no line of kind configuration; {_REMEDY}")
         return None
     where = f"{path}, configuration"
     return Unit(
@@ -263,30 +267,30 @@ def _wrong(record: Record, where: str) -> tuple[tuple[int, int], ...] | None:
     try:
         return tuple((int(example), int(count)) for example, count in pairs)
     except (TypeError, ValueError):
-        raise ValueError(f"{where}: test_wrong is no list of [example, count]; {_REMEDY}") from None
+        raise ResultsError(f"{where}: test_wrong is no list of [example, count]; {_REMEDY}") from None
 
 
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text ({error}); {_REMEDY}") from None
+        raise ResultsError(f"{path}: not UTF-8 text ({error}); {_REMEDY}") from None
 
 
 def _record(text: str, where: str) -> Record:
     try:
         record = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: not JSON ({error}); {_REMEDY}") from None
+        raise ResultsError(f"{where}: not JSON ({error}); {_REMEDY}") from None
     if not isinstance(record, dict):
-        raise ValueError(f"{where}: {type(record).__name__} where an object belongs; {_REMEDY}")
+        raise ResultsError(f"{where}: {type(record).__name__} where an object belongs; {_REMEDY}")
     return record
 
 
 def _entry(record: Record, key: str, kind: type, where: str) -> Any:
     value = record.get(key)
     if not isinstance(value, kind):
-        raise ValueError(f"{where}: {key}={value!r} where a value of type {kind.__name__} belongs; {_REMEDY}")
+        raise ResultsError(f"{where}: {key}={value!r} where a value of type {kind.__name__} belongs; {_REMEDY}")
     return value
 
 
@@ -295,5 +299,5 @@ def _number(record: Record, key: str, where: str, may_lack: bool = False) -> flo
     if value is None and (may_lack or key in record):
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{where}: {key}={value!r} where a number belongs; {_REMEDY}")
+        raise ResultsError(f"{where}: {key}={value!r} where a number belongs; {_REMEDY}")
     return float(value)

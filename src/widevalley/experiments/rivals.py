@@ -31,7 +31,8 @@ def lookahead(params: Iterable[nn.Parameter], lr: float, seed: int, steps: int, 
     """Zhang et al., arXiv:1907.08610, at the settings that they recommend."""
     with needs_extra("rivals"):
         from pytorch_optimizer import Lookahead
-    optimizer: Optimizer = Lookahead(SGD(params, lr, **NESTEROV), **{"k": 5, "alpha": 0.5, **settings})
+    own = {name: settings.pop(name) for name in ("k", "alpha", "pullback_momentum") if name in settings}
+    optimizer: Optimizer = Lookahead(SGD(params, lr, **{**NESTEROV, **settings}), **{"k": 5, "alpha": 0.5, **own})
     return optimizer
 
 

@@ -13,16 +13,19 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from widevalley.experiments import train
+from widevalley.experiments.board import require_board
 from widevalley.experiments.checkpoints import Checkpoints
 from widevalley.experiments.data import Data
-from widevalley.experiments.folder import FolderError, read_json
+from widevalley.experiments.folder import FolderError, differences, read_json
 from widevalley.experiments.recording import Progress, Recorder, configuration
 from widevalley.experiments.tasks import Task
 from widevalley.experiments.train import Unit
-from widevalley.experiments.writing import Record
+from widevalley.experiments.writing import PARTIAL, Record
 
-# What may differ between the run that began in a folder and the one that goes on.
-_MAY_DIFFER = {"versions", "machine"}
+# What may stand in a folder that holds no run yet.
+_BEFORE = {"lock", f"metrics.jsonl{PARTIAL}"}
+# And in one whose metrics were lost, which begins anew.
+_OURS = {"center.safetensors", "state", "tensorboard"}
 
 
 def train_one(
@@ -46,7 +49,11 @@ def train_one(
     """
     header = configuration(unit, task, changes, device)
     path = folder / "metrics.jsonl"
-    if not path.exists() and folder.exists() and any(item.name != "lock" for item in folder.iterdir()):
+    if tensorboard:
+        require_board()
+    train.rehearse(task, data)
+    names = {item.name for item in folder.iterdir()} if folder.exists() else set()
+    if not path.exists() and not names <= (_BEFORE | _OURS if resume else _BEFORE):
         raise FolderError(f"{folder} is not empty and holds no run: give another --out")
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -54,6 +61,7 @@ def train_one(
             if path.exists():
                 ended = _refuse_other(path, header, resume)
                 if ended:
+                    progress.start(1, unit.gradients)
                     progress.result(unit, ended, skipped=True)
                     return ended
             return _run(unit, task, data, folder, progress, header, device, tensorboard)
@@ -65,6 +73,9 @@ def _run(
     unit: Unit, task: Task, data: Data, folder: Path, progress: Progress, header: Record, device: str, tensorboard: bool
 ) -> Record:
     checkpoints = Checkpoints(folder / "state", warn=progress.warn)
+    if not (folder / "metrics.jsonl").exists():
+        # They may be of another run.
+        checkpoints.clear()
     board = folder / "tensorboard" if tensorboard else None
     progress.start(1, unit.gradients)
     progress.unit(unit)
@@ -81,9 +92,7 @@ def _refuse_other(path: Path, header: Record, resume: bool) -> Record | None:
     """The result, if the run that is there has ended."""
     if not resume:
         raise FolderError(f"{path.parent} holds a run already: add --resume to go on with it, or give another --out")
-    first, last = read_json(path, 0), read_json(path, -1)
-    different = [key for key in header if key not in _MAY_DIFFER and header[key] != first.get(key)]
-    if different:
-        says = "; ".join(f"{key}: {first.get(key)!r} there, {header[key]!r} now" for key in different)
-        raise FolderError(f"{path.parent} holds another run ({says}): repeat its arguments, or give another --out")
+    if different := differences(read_json(path, 0), header):
+        raise FolderError(f"{path.parent} holds another run ({different}): repeat its arguments, or give another --out")
+    last = read_json(path, -1)
     return last if last.get("kind") == "result" else None

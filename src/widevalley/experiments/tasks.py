@@ -48,7 +48,20 @@ class Task:
         for name in ("batch_size", "epochs", "tuning_epochs", "tuning_seeds"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be positive")
-        object.__setattr__(self, "tuning_epochs", min(self.tuning_epochs, self.epochs))
+
+    def load(self, folder: Path | None) -> datasets.Data:
+        """Its data.
+
+        Raises:
+            DataError: a file is missing or damaged, or the examples do not make a minibatch.
+        """
+        data = self.data(folder)
+        if len(data.train) < self.batch_size:
+            raise datasets.DataError(
+                f"{len(data.train)} training examples are fewer than a minibatch of {self.batch_size}: keep more of "
+                "them, or give a smaller batch size"
+            )
+        return data
 
     def gradients(self, train_size: int, epochs: float) -> int:
         """Gradients in that many epochs of whole minibatches, one at least."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from widevalley.experiments import learner, memory
 from widevalley.experiments.chain import Chain
@@ -19,7 +20,7 @@ from widevalley.experiments.evaluation import Evaluator, score, subset
 from widevalley.experiments.learner import Diverged
 from widevalley.experiments.methods import Method
 from widevalley.experiments.perturbation import rise_of_loss
-from widevalley.experiments.tasks import Task
+from widevalley.experiments.tasks import Task, TaskError
 from widevalley.experiments.writing import Record
 
 EVALUATIONS = 20
@@ -56,6 +57,9 @@ class Watcher(Protocol):
     def gradient(self, done: int) -> None: ...
     def records(self, records: list[Record], network: nn.Module) -> None:
         """All records so far, after each evaluation, and the network that was evaluated."""
+
+    def saved(self, network: Callable[[], nn.Module]) -> None:
+        """A checkpoint has been written, and this gives the network to it."""
 
     def stop(self) -> bool:
         """Whether the run is to save its state and to raise Stopped."""
@@ -136,6 +140,10 @@ class Training:
 
     def measure(self) -> tuple[Record, nn.Module]:
         """Evaluates the present weights. Raises Diverged if a loss is not finite."""
+        if self.device.type == "cuda":
+            began = time.perf_counter()
+            torch.cuda.synchronize(self.device)
+            self.seconds += time.perf_counter() - began
         network = self.evaluate.network()
         measured = self.evaluate(network)
         if not all(map(math.isfinite, measured.values())):
@@ -220,6 +228,7 @@ def _advance(training: Training, watcher: Watcher, checkpoints: Checkpoints | No
             stop = watcher.stop()
             if checkpoints and (stop or checkpoints.due):
                 checkpoints.save(training.taken, training.state_dict())
+                watcher.saved(training.evaluate.network)
             if stop:
                 raise Stopped
         yield
@@ -242,6 +251,20 @@ def _ending(training: Training, task: Task, network: nn.Module) -> Record:
     }
 
 
+def rehearse(task: Task, data: Data) -> None:
+    """Raises TaskError if the task's network cannot be trained on a minibatch of its data."""
+    batch = data.train.take(torch.arange(task.batch_size))
+    try:
+        with torch.random.fork_rng(devices=[]):
+            logits = task.network().train()(batch.inputs)
+            cross_entropy(logits, batch.targets).backward()
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise TaskError(
+            f"The network of {task.name} cannot be trained on a minibatch of its data: {error}. It must give logits "
+            f"(n, classes, …) for targets of shape {tuple(batch.targets.shape)}."
+        ) from error
+
+
 def on(data: Data, device: str) -> Data:
     """The same data on a device."""
 
@@ -256,5 +279,6 @@ class Quiet:
 
     def gradient(self, done: int) -> None: ...
     def records(self, records: list[Record], network: nn.Module) -> None: ...
+    def saved(self, network: Callable[[], nn.Module]) -> None: ...
     def stop(self) -> bool:
         return False
