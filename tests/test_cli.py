@@ -3,13 +3,18 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+from torch import nn
 from typer.testing import CliRunner
 
 from widevalley import __version__, options
 from widevalley.commands import app
+from widevalley.experiments import Task, split
 from widevalley.experiments.methods import METHODS
 from widevalley.experiments.tasks import TASKS
 
@@ -60,14 +65,29 @@ def test_the_shell_completes_commands_tasks_and_the_last_of_several_methods() ->
     assert complete("widevalley compare digits --methods sgd,ada").split() == ["sgd,adam", "sgd,adamw"]
 
 
+def mistaken(data: Callable[[Path | None], object]) -> Callable[[], Task]:
+    return lambda: Task("mistaken", "", data, nn.Identity, batch_size=8, epochs=1)
+
+
+OWN_MISTAKES = SimpleNamespace(
+    floats=mistaken(lambda folder: split(torch.zeros(50, 3), torch.zeros(50), validation=10, test=10)),
+    nothing=mistaken(lambda folder: None),
+)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["compare", "digit"], "no task 'digit'. Tasks: digits, mnist-fc, mnist-lenet"),
+        (["compare", "digit"], "no task 'digit'. Did you mean digits? Tasks: digits, mnist-fc, mnist-lenet"),
         (["compare"], "Name one task: digits"),
-        (["compare", "digits", "--task", "a:b"], "Name one task: digits"),
+        (["compare", "digits", "--task", "a:b"], "digits and --task a:b are two tasks: give one"),
+        (["compare", "--task", "own_mistakes:floats"], "ValueError: targets must be classes from 0 as int64"),
+        (["compare", "--task", "own_mistakes:nothing"], "returned NoneType: it must return a widevalley.experiments"),
         (["compare", "--task", "nowhere:function"], "no module 'nowhere'"),
-        (["compare", "digits", "--methods", "sgd,smd"], "no method 'smd'. Methods: entropy-sgd, entropy-adam, sgd"),
+        (
+            ["compare", "digits", "--methods", "sgd,smd"],
+            "no method 'smd'. Did you mean sgd? Methods: entropy-sgd, entropy-adam, sgd",
+        ),
         (["compare", "digits", "--methods", ","], "no method named"),
         (["compare", "digits", "--seeds", "0"], "--seeds"),
         (["compare", "digits", "--label-noise", "1.5"], "label_noise=1.5"),
@@ -80,6 +100,9 @@ def test_the_shell_completes_commands_tasks_and_the_last_of_several_methods() ->
         (["compare", "digits", "--batch-size", "1"], "cannot be trained on a minibatch of its data"),
         (["train", "digits", "--method", "smd"], "no method 'smd'"),
         (["train", "digits", "--set", "gama=1"], "--set does not fit entropy-sgd"),
+        (["train", "digits", "--set", "gama=1"], "Did you mean gamma?"),
+        (["train", "digits", "--set", "gamma=1", "--set", "gamma=2"], "gamma=… is given twice"),
+        (["train", "digits", "--lr", "inf"], "--lr"),
         (["train", "digits", "--set", "gamma"], "not NAME=VALUE"),
         (["train", "digits", "--set", "gamma=x+1"], "not a number"),
         (["train", "digits", "--set", "gamma=-1"], "gamma=-1"),
@@ -91,6 +114,7 @@ def test_wrong_words_are_answered_with_the_right_ones(
     arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "own_mistakes", OWN_MISTAKES)
     result = run(*arguments)
     assert result.exit_code == 2
     assert said in " ".join(result.output.replace("│", " ").split())

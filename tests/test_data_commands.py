@@ -36,11 +36,14 @@ def test_list_says_where_and_what_is_there(folder: Path) -> None:
 def test_check_reads_the_files_named(folder: Path) -> None:
     right = run(app, ["check", "here"])
     assert right.exit_code == 0
-    assert right.stdout.splitlines() == [f"right  {folder / file.place}" for file in files.DATASETS["here"].files]
+    assert right.stdout.splitlines() == [f"right    {folder / file.place}" for file in files.DATASETS["here"].files]
     everything = run(app, ["check"])
-    assert everything.exit_code == 1
-    assert f"WRONG  {folder / 'gone' / 'train-images-idx3-ubyte.gz'} is missing" in everything.stdout
-    assert "4 missing or damaged" in everything.stderr
+    assert everything.exit_code == 0
+    assert "none of gone is there" in everything.stdout
+    gone = run(app, ["check", "gone"])
+    assert gone.exit_code == 1
+    assert f"missing  {folder / 'gone' / 'train-images-idx3-ubyte.gz'}" in gone.stdout
+    assert "4 missing or damaged" in gone.stderr
     # The same size, another byte: only the sum tells.
     path = folder / "here" / "train-labels-idx1-ubyte.gz"
     stored = bytearray(path.read_bytes())
@@ -48,7 +51,7 @@ def test_check_reads_the_files_named(folder: Path) -> None:
     path.write_bytes(stored)
     damaged = run(app, ["check", "here"])
     assert damaged.exit_code == 1
-    assert f"WRONG  {path} " in damaged.stdout
+    assert f"damaged  {path} " in damaged.stdout
 
 
 def test_fetch_says_what_it_wrote_and_how_far_it_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,19 +80,28 @@ def compare(
 def the_methods(names: str) -> tuple[Method, ...]:
     """The methods that ``names``, with commas between, ask for; each once."""
     from widevalley.experiments.methods import METHODS
+    from widevalley.experiments.tasks import perhaps
 
     given = [name.strip() for name in names.split(",") if name.strip()]
-    wanted = list(METHODS) if given == ["all"] else given
+    wanted = list(METHODS) if "all" in given else given
     unknown = [name for name in wanted if name not in METHODS]
     if unknown or not wanted:
-        refuse(f"There is no method {', '.join(map(repr, unknown)) or 'named'}. Methods: {', '.join(METHODS)}, or all.")
+        hint = "".join(perhaps(name, METHODS) for name in unknown[:1])
+        named = ", ".join(map(repr, unknown)) or "named"
+        refuse(f"There is no method {named}.{hint} Methods: {', '.join(METHODS)}, or all.")
     return tuple(METHODS[name] for name in dict.fromkeys(wanted))
 
 
 def _costs(plan: Plan, data: Data) -> str:
     """What the plan would cost, as a few lines."""
     from widevalley.experiments.estimate import estimate
+    from widevalley.experiments.tasks import TaskError
+    from widevalley.experiments.train import EVALUATIONS, rehearse
 
+    try:
+        rehearse(plan.task, data)
+    except TaskError as error:
+        refuse(str(error))
     costs = estimate(plan, data)
     heads = ("method", "runs", "gradients", "ms a gradient", "minutes")
     rows = [
@@ -106,7 +115,10 @@ def _costs(plan: Plan, data: Data) -> str:
         "",
         f"{sum(c.minutes for c in costs):.1f}",
     )
-    said = f"Estimated from a second of each method on {plan.device}, on one process. Nothing was run or written."
+    said = (
+        f"Gradients are those of all runs; minutes, with the {EVALUATIONS + 1} evaluations of each, are estimated from "
+        f"a second of each method on {plan.device}, for one process. Nothing was run or written."
+    )
     return f"{_aligned([heads, *rows, total])}\n{said}"
 
 

@@ -39,20 +39,27 @@ def list_(data_dir: DataDir = None) -> None:
 
 @app.command()
 def check(sets: Sets = None, data_dir: DataDir = None) -> None:
-    """Read every file and compare its SHA-256. Exit status 1 if one is missing or damaged."""
-    from widevalley.experiments.files import DataError, contents, data_folder
+    """Read every file and compare its SHA-256: of the sets named, else of those of which a file is there.
+
+    Exit status 1 if one is missing or damaged.
+    """
+    from widevalley.experiments.files import DataError, contents, data_folder, state
 
     folder = data_folder(data_dir)
     wrong = 0
     for dataset in _named(sets):
-        for file in dataset.files:
+        found = {file: state(file, folder) for file in dataset.files}
+        if not sets and set(found.values()) == {"missing"}:
+            typer.echo(f"none of {dataset.name} is there")
+            continue
+        for file, looks in found.items():
             try:
                 contents(file, folder)
             except DataError as error:
                 wrong += 1
-                typer.echo(f"WRONG  {error}")
+                typer.echo(f"missing  {folder / file.place}" if looks == "missing" else f"damaged  {error}")
             else:
-                typer.echo(f"right  {folder / file.place}")
+                typer.echo(f"right    {folder / file.place}")
     if wrong:
         typer.echo(f"{wrong} missing or damaged", err=True)
         raise typer.Exit(1)

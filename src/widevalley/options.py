@@ -104,7 +104,9 @@ def the_task(named: str | None, own: str | None, **changes: Any) -> tuple[Task, 
     from widevalley.experiments.alterations import Alterations
     from widevalley.experiments.tasks import find_task
 
-    if (named is None) == (own is None):
+    if named is not None and own is not None:
+        refuse(f"{named} and --task {own} are two tasks: give one.")
+    if named is None and own is None:
         refuse(f"Name one task: {', '.join(TASK_NAMES)}, or --task MODULE:FUNCTION for one of your own.")
     try:
         alterations = Alterations(**changes)
@@ -115,15 +117,16 @@ def the_task(named: str | None, own: str | None, **changes: Any) -> tuple[Task, 
 
 def the_data(task: Task, folder: Path | None) -> Data:
     from widevalley.experiments.data import DataError
+    from widevalley.experiments.tasks import TaskError
     from widevalley.progress import reading
 
     try:
         with reading(task.name):
             return task.load(folder)
-    except DataError as error:
+    except (DataError, TaskError) as error:
         refuse(str(error))
-    except OSError as error:
-        refuse(f"The data of {task.name} cannot be read: {error}")
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, ImportError) as error:
+        refuse(f"The data of {task.name} cannot be made: {type(error).__name__}: {error}")
 
 
 def the_device(given: str | None) -> str:

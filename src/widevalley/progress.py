@@ -53,7 +53,7 @@ class Narrator:
     def start(self, units: int, gradients: int) -> None:
         self.units = units
         self.bar.update(self.task, total=gradients)
-        self._say(f"{units} runs, {gradients:,} gradients in all")
+        self._say(f"{_counted(units)}, {gradients:,} gradients in all")
 
     def unit(self, unit: Unit) -> None:
         self.waits = False
@@ -83,7 +83,7 @@ class Narrator:
 
     def waiting(self, units: Sequence[Unit]) -> None:
         if not self.waits:
-            self._say(f"waiting for {len(units)} runs that other processes are at")
+            self._say(f"waiting for {_counted(len(units))} in the hands of other processes")
         self.waits = True
 
     def warn(self, message: str) -> None:
@@ -113,6 +113,10 @@ def reading(name: str) -> Iterator[None]:
     finally:
         logger.setLevel(level)
         logger.removeHandler(handler)
+
+
+def _counted(runs: int) -> str:
+    return "1 run" if runs == 1 else f"{runs} runs"
 
 
 def _title(unit: Unit) -> str:

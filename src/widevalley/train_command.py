@@ -22,7 +22,7 @@ def train(
     own_task: options.OwnTask = None,
     method: options.MethodOption = "entropy-sgd",
     lr: Annotated[
-        float | None, typer.Option(min=0.0, help="Learning rate.", show_default="middle of the method's grid")
+        float | None, typer.Option(min=0.0, max=1e38, help="Learning rate.", show_default="middle of the method's grid")
     ] = None,
     setting: Annotated[
         list[str] | None,
@@ -88,18 +88,26 @@ def _the_method(name: str, given: list[str]) -> Method:
     """The method, with settings of its optimizer changed."""
     from widevalley.experiments.extras import MissingExtra
     from widevalley.experiments.methods import METHODS
+    from widevalley.experiments.tasks import perhaps
 
     if name not in METHODS:
-        refuse(f"There is no method {name!r}. Methods: {', '.join(METHODS)}.")
+        refuse(f"There is no method {name!r}.{perhaps(name, METHODS)} Methods: {', '.join(METHODS)}.")
     method = METHODS[name]
-    settings = dict(_parsed(word) for word in given)
+    settings: dict[str, Any] = {}
+    for word in given:
+        key, value = _parsed(word)
+        if key in settings:
+            refuse(f"--set {key}=… is given twice: give it once.")
+        settings[key] = value
     changed = dataclasses.replace(method, build=functools.partial(method.build, **settings))
     try:
         changed.settings(method.learning_rates[2], 100)
     except MissingExtra as error:
         refuse(str(error))
     except (TypeError, ValueError) as error:
-        refuse(f"--set does not fit {name}: {error}. Its settings: {', '.join(method.settings(0.1, 100))}.")
+        own = method.settings(0.1, 100)
+        unknown = "".join(perhaps(key, own) for key in settings if key not in own)
+        refuse(f"--set does not fit {name}: {error}.{unknown} Its settings: {', '.join(own)}.")
     return changed
 
 
@@ -107,9 +115,9 @@ def _parsed(word: str) -> tuple[str, Any]:
     name, equals, value = word.partition("=")
     if not (name.isidentifier() and equals and value):
         refuse(f"--set {word!r} is not NAME=VALUE, such as gamma=0.1.")
-    if name == "lr":
-        refuse("--set lr=…: the learning rate has an option of its own, --lr.")
+    if name in ("lr", "seed"):
+        refuse(f"--set {name}=…: it has an option of its own, --{name}.")
     try:
-        return name, ast.literal_eval(value)
+        return name, ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(value, value))
     except (ValueError, SyntaxError):
         refuse(f"--set {word!r}: {value!r} is not a number, True, False, None or a (tuple, of, them).")

@@ -248,8 +248,31 @@ def test_tuning_is_as_long_as_the_final_runs() -> None:
 def test_a_folder_with_results_is_not_written_over(finished: Path) -> None:
     with pytest.raises(FolderError, match="add --resume"):
         compare(PLAN, quick.digits(), finished, resume=False, progress=Progress())
-    with pytest.raises(FolderError, match="seeds"):
-        compare(replace(PLAN, seeds=3), quick.digits(), finished, resume=True, progress=Progress())
+    with pytest.raises(FolderError, match=r"seeds: 1 there, not now.*begun by: widevalley compare digits"):
+        compare(replace(PLAN, seeds=1), quick.digits(), finished, resume=True, progress=Progress())
+    with pytest.raises(FolderError, match=r"epochs: 2\.0 there, 3\.0 now"):
+        compare(replace(PLAN, epochs=3.0), quick.digits(), finished, resume=True, progress=Progress())
+
+
+def test_a_comparison_may_grow_by_seeds_and_methods(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "copy")
+    plan = quick.plan("sgd", "entropy-sgd", "adam", seeds=3)
+    progress = Progress()
+    compare(plan, quick.digits(), tmp_path / "copy", resume=True, progress=progress)
+    assert len(progress.skipped) == 14
+    # Five rates and three seeds of adam, and one seed more of the others.
+    assert len(progress.ran) == 5 + 3 + 2
+    # A process that had begun with the smaller plan does not take the larger one back.
+    larger = json.loads((tmp_path / "copy" / "comparison.json").read_text())
+    Folder(tmp_path / "copy").choose(json.loads((finished / "comparison.json").read_text()), {"sgd": 0.5})
+    assert json.loads((tmp_path / "copy" / "comparison.json").read_text()) == larger
+    assert larger["chosen"].keys() == {"sgd", "entropy-sgd", "adam"}
+
+
+def test_going_on_where_there_is_nothing_is_said(tmp_path: Path) -> None:
+    progress = Progress()
+    compare(quick.plan("sgd", rates=1, seeds=1), quick.digits(), tmp_path / "new", resume=True, progress=progress)
+    assert progress.warned == [f"{tmp_path / 'new'} holds nothing yet: beginning anew"]
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_a_damaged_line_is_named(complete, damage):
     lines = synthetic.unit("final", "sgd", 0.1, 0)
     path = synthetic.write_unit(complete, lines)
     path.write_text(damage(lines))
-    with pytest.raises(ValueError, match=re.escape(f"{path}, line 2: ") + r".*delete it and run"):
+    with pytest.raises(ValueError, match=re.escape(f"{path}, line 2: ") + r".*move it away"):
         read(complete)
 
 

@@ -56,7 +56,7 @@ def test_a_task_of_ones_own_is_found_in_the_current_folder(folder: Path) -> None
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("digit", "no task 'digit'. Tasks: digits, mnist-fc.*module:function"),
+        ("digit", "no task 'digit'. Did you mean digits. Tasks: digits, mnist-fc.*module:function"),
         (":mine", "':mine' names no function"),
         ("owntasks:", "'owntasks:' names no function"),
         ("owntask:mine", "no module 'owntask' in .*mytasks:mytask"),

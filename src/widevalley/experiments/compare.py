@@ -91,7 +91,8 @@ def compare(plan: Plan, data: Data, path: Path, resume: bool, progress: Progress
     train.rehearse(plan.task, data)
     folder = Folder(path)
     header = _header(plan, data)
-    folder.claim(header, resume)
+    if not folder.claim(header, resume) and resume:
+        progress.warn(f"{path} holds nothing yet: beginning anew")
     data = train.on(data, plan.device)
     tuning = plan.tuning(size)
     finals = plan.seeds * len(plan.methods)
@@ -102,8 +103,7 @@ def compare(plan: Plan, data: Data, path: Path, resume: bool, progress: Progress
     worker = _Worker(plan, data, folder, progress)
     results = worker.run(tuning)
     chosen = {method.name: choose(method, results) for method in plan.methods}
-    with folder.lock("comparison"):
-        folder.write_plan({**header, "chosen": chosen})
+    folder.choose(header, chosen)
     worker.run(plan.final(size, chosen))
 
 

@@ -24,6 +24,7 @@ from widevalley.experiments.writing import PARTIAL, Record, rounded, write
 # What may stand in a folder that holds no comparison yet; and in one whose plan was lost, which --resume writes anew.
 _BEFORE = {"locks", f"comparison.json{PARTIAL}"}
 _OURS = {"units", "networks", "tensorboard", "report.html"}
+_GROWING = ("methods", "seeds")
 # What may differ between the configuration with which a run was begun and the one with which it goes on.
 MAY_DIFFER = {"versions", "machine"}
 
@@ -37,21 +38,33 @@ class Folder:
         self.path = path
         self.plan = path / "comparison.json"
 
-    def claim(self, header: Record, resume: bool) -> None:
-        """Makes the folder that of the comparison which ``header`` describes.
+    def claim(self, header: Record, resume: bool) -> bool:
+        """Makes the folder that of the comparison which ``header`` describes; whether there was one to go on with.
+
+        A comparison may grow by methods and seeds.
 
         Raises:
-            FolderError: it has results already and ``resume`` is False, or they are of another plan.
+            FolderError: it has results already and ``resume`` is False, or they are of another plan; it cannot be made.
             OSError: it cannot be written.
         """
+        make(self.path)
         with self.lock("comparison"):
             if self.plan.exists():
                 self._refuse_other(header, resume)
-            else:
-                names = {item.name for item in self.path.iterdir()}
-                if not names <= (_BEFORE | _OURS if resume else _BEFORE):
-                    raise FolderError(f"{self.path} is not empty and holds no comparison: give another --out")
-                self.write_plan(header)
+                if _grows(read_json(self.plan), header):
+                    self.write_plan(header)
+                return True
+            names = {item.name for item in self.path.iterdir()}
+            if not names <= (_BEFORE | _OURS if resume else _BEFORE):
+                raise FolderError(f"{self.path} is not empty and holds no comparison: give another --out")
+            self.write_plan(header)
+            return False
+
+    def choose(self, header: Record, chosen: dict[str, float]) -> None:
+        """Adds the chosen rates to the plan, unless another process has made it grow since."""
+        with self.lock("comparison"):
+            if not _grows(header, read_json(self.plan)):
+                self.write_plan({**header, "chosen": chosen})
 
     def _refuse_other(self, header: Record, resume: bool) -> None:
         if not resume:
@@ -59,9 +72,20 @@ class Folder:
                 f"{self.path} holds a comparison already: add --resume to go on with it, or to help a process that is "
                 "at work on it; or give another --out"
             )
-        if different := differences(read_json(self.plan), header):
+        there = read_json(self.plan)
+        # Of methods and seeds there may be more now; what else is kept of each method follows from its name.
+        lost = [
+            f"{key}: {item} there, not now"
+            for key in _GROWING
+            for item in there.get(key, ())
+            if item not in header[key]
+        ]
+        derived = {*_GROWING, "descriptions", "gradients_per_step", "learning_rates"}
+        rest = differences(there, {key: value for key, value in header.items() if key not in derived})
+        if different := "; ".join([*lost, *filter(None, [rest])]):
             raise FolderError(
-                f"{self.path} holds another comparison ({different}): repeat its arguments, or give another --out"
+                f"{self.path} holds another comparison ({different}): repeat its arguments, or give another --out. It "
+                f"was begun by: {there.get('command')}"
             )
 
     def write_plan(self, header: Record) -> None:
@@ -120,9 +144,34 @@ class Folder:
 
 def differences(there: Record, now: Record) -> str:
     """In words, in which of the keys of ``now`` the two differ as files hold them; empty where they agree."""
-    wanted = rounded(now)
-    different = [key for key in wanted if key not in MAY_DIFFER | {"command"} and wanted[key] != there.get(key)]
-    return "; ".join(f"{key}: {there.get(key)!r} there, {wanted[key]!r} now" for key in different)
+    said = []
+    for key, wanted in rounded(now).items():
+        found = there.get(key)
+        if key in MAY_DIFFER | {"command"} or wanted == found:
+            continue
+        if isinstance(wanted, dict) and isinstance(found, dict):
+            both = {**found, **wanted}
+            said += [
+                f"{name}: {found.get(name)!r} there, {wanted.get(name)!r} now"
+                for name in both
+                if found.get(name) != wanted.get(name)
+            ]
+        else:
+            said.append(f"{key}: {found!r} there, {wanted!r} now")
+    return "; ".join(said)
+
+
+def _grows(before: Record, after: Record) -> bool:
+    """Whether the plan ``after`` has methods or seeds that ``before`` has not."""
+    return any(item not in before.get(key, ()) for key in _GROWING for item in after.get(key, ()))
+
+
+def make(path: Path) -> None:
+    """Makes the folder. Raises FolderError if it cannot be one."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FolderError(f"{path} cannot be made a folder ({error.strerror}): give another --out") from None
 
 
 def read_json(path: Path, line: int | None = None) -> Record:

@@ -152,7 +152,7 @@ def differences(comparison: Comparison, found: Mapping[str, Difference]) -> Figu
     shown = [difference for difference in found.values() if difference.over]
     if not shown:
         return None
-    figure, axes = _empty((f"test error less that of {summaries.baseline(comparison)} (points)", ""))
+    figure, axes = _empty((f"test error minus that of {summaries.baseline(comparison)} (points)", ""))
     # Narrow, so that the names keep a readable size on a phone.
     figure.set_size_inches(3.9, 0.8 + 0.27 * len(shown))
     axes.axvline(0, color=_TEXT, linewidth=1.2, zorder=2)

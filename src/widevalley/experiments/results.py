@@ -186,7 +186,7 @@ _SIZES = (
     "test_size",
     "parameters",
 )
-_REMEDY = "the file is damaged: delete it and run the comparison again"
+_REMEDY = "the file is damaged: move it away, and go on by the same compare with --resume"
 
 
 def _unit(path: Path) -> Unit | None:

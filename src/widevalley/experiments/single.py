@@ -16,7 +16,7 @@ from widevalley.experiments import train
 from widevalley.experiments.board import require_board
 from widevalley.experiments.checkpoints import Checkpoints
 from widevalley.experiments.data import Data
-from widevalley.experiments.folder import FolderError, differences, read_json
+from widevalley.experiments.folder import FolderError, differences, make, read_json
 from widevalley.experiments.recording import Progress, Recorder, configuration
 from widevalley.experiments.tasks import Task
 from widevalley.experiments.train import Unit
@@ -52,10 +52,12 @@ def train_one(
     if tensorboard:
         require_board()
     train.rehearse(task, data)
-    names = {item.name for item in folder.iterdir()} if folder.exists() else set()
+    names = {item.name for item in folder.iterdir()} if folder.is_dir() else set()
     if not path.exists() and not names <= (_BEFORE | _OURS if resume else _BEFORE):
         raise FolderError(f"{folder} is not empty and holds no run: give another --out")
-    folder.mkdir(parents=True, exist_ok=True)
+    make(folder)
+    if resume and not path.exists():
+        progress.warn(f"{folder} holds nothing yet: beginning anew")
     try:
         with FileLock(folder / "lock").acquire(timeout=0):
             if path.exists():

@@ -6,12 +6,13 @@ argmax over dimension 1.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import math
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,8 +55,14 @@ class Task:
 
         Raises:
             DataError: a file is missing or damaged, or the examples do not make a minibatch.
+            TaskError: it is no Data.
         """
         data = self.data(folder)
+        if not isinstance(data, datasets.Data):
+            raise TaskError(
+                f"data(folder) of {self.name} returned {type(data).__name__}: it must return a "
+                "widevalley.experiments.Data, such as split(…) makes"
+            )
         if len(data.train) < self.batch_size:
             raise datasets.DataError(
                 f"{len(data.train)} training examples are fewer than a minibatch of {self.batch_size}: keep more of "
@@ -120,6 +127,12 @@ TASKS = {
 }
 
 
+def perhaps(word: str, names: Iterable[str]) -> str:
+    """ " Did you mean …?" for a word that is close to one of the names, nothing for others."""
+    close = difflib.get_close_matches(word, names, n=1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
 def find_task(name: str) -> Task:
     """The task of that name, or the one that ``module:function`` returns, the current folder being searched too.
 
@@ -131,8 +144,8 @@ def find_task(name: str) -> Task:
     module_name, colon, function_name = name.partition(":")
     if not colon:
         raise TaskError(
-            f"There is no task {name!r}. Tasks: {', '.join(TASKS)}; or a function of yours that returns a "
-            "widevalley.experiments.Task, as module:function."
+            f"There is no task {name!r}.{perhaps(name, TASKS)} Tasks: {', '.join(TASKS)}; or a function of yours that "
+            "returns a widevalley.experiments.Task, as module:function."
         )
     if not (module_name and function_name):
         raise TaskError(f"{name!r} names no function: give module:function, such as mytasks:mytask for mytasks.py.")
