@@ -21,7 +21,10 @@ def test_entropy_sgd_at_the_rate_tuned_for_sgd_is_within_noise_of_it(monkeypatch
     gradients = task.gradients(len(data.train), 20)
     errors = {
         name: [
-            train.run(Unit("tune", METHODS[name], 0.1, s, gradients), task, data)[-1]["validation_error"] for s in SEEDS
+            train.run(Unit("tune", METHODS[name], 0.1, s, gradients), task, data, train.Quiet())[0][-1][
+                "validation_error"
+            ]
+            for s in SEEDS
         ]
         for name in ("sgd", "entropy-sgd")
     }
