@@ -1,0 +1,7 @@
+"""How wide a valley is: curvature, local entropy and sharpness of a trained network."""
+
+from widevalley.landscape.objective import Objective
+from widevalley.landscape.products import gauss_newton_vector_product, hessian_vector_product
+from widevalley.landscape.records import Estimate
+
+__all__ = ["Estimate", "Objective", "gauss_newton_vector_product", "hessian_vector_product"]
