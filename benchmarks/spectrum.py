@@ -3,13 +3,13 @@
     python benchmarks/spectrum.py [--hidden 24] [--pixels 64] [--samples 1000] [--rounds 5]
     python benchmarks/spectrum.py mnist [--hidden 64] [--images 4096] [--dtype float32] [--folder …] [--out …]
 
-The first, on random inputs: the Hessian by Gram matrices, by batched products and by looped ones, and its eigenvalues by
+The first, on random inputs: the Hessian by Gram matrices, by batched products and looped ones, and its eigenvalues by
 the reduction to a band and by scipy.linalg.eigh, interleaved; medians with quartiles, and the ratios of each round.
 
 The second trains 784-hidden-10 by SGD on MNIST (64: the paper's small-mnistfc, 50,890 parameters), takes its exact
 Hessian on so many class-balanced training images, and writes one JSON object: every eigenvalue, their sum, the noise
-floor, seconds of each part, peak memory, and what tells a minimum from another place. With --folder a killed run goes on
-with the same arguments.
+floor, seconds of each part, peak memory, and what tells a minimum from another place. With --folder a killed run goes
+on with the same arguments.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from widevalley.experiments.networks import small_mnist_fc
 from widevalley.landscape import Objective, cost, exact_hessian, hessian_eigenvalues
 from widevalley.landscape.band import reduce_to_band
 
-BATCH, LEARNING_RATE, MOMENTUM = 128, 0.1, 0.9
+BATCH, LEARNING_RATE, MOMENTUM = 128, 0.01, 0.9
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -101,7 +101,7 @@ def parts(arguments: argparse.Namespace) -> None:
 
 
 def trained(train: datasets.Split, hidden: int, epochs: int) -> nn.Module:
-    """SGD with Nesterov momentum 0.9, rate 0.1 falling by a cosine, batch 128."""
+    """SGD with Nesterov momentum 0.9, rate 0.01 falling by a cosine, batch 128."""
     torch.manual_seed(0)
     model = small_mnist_fc()
     if hidden != 64:

@@ -191,6 +191,7 @@ def test_nothing_is_deflated_where_it_does_not_hold() -> None:
 @pytest.mark.slow
 def test_on_disk_a_stopped_one_goes_on_from_any_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "BLOCK_BYTES", 8 * 300 * 30)
+    monkeypatch.setattr("widevalley.landscape.hessian.SIDE", 100)
     monkeypatch.setattr("widevalley.landscape.eigenvalues.SECONDS_BETWEEN_CHECKPOINTS", 0)
     objective = Objective(network(width=20).double(), data=of_rank(15))
     expected = hessian_eigenvalues(objective)

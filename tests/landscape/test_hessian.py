@@ -93,6 +93,7 @@ def test_products_alone_give_the_same(chunks: tuple[int, ...], way: str, monkeyp
 def test_small_blocks_of_rows_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     objective = objective_of(convolutional(), 36)
     monkeypatch.setattr(store, "BLOCK_BYTES", 8 * objective.n * 20)
+    monkeypatch.setattr("widevalley.landscape.hessian.SIDE", 30)
     monkeypatch.setattr(gram, "SCALED_BYTES", 1)
     torch.testing.assert_close(exact_hessian(objective).matrix, expected(objective), rtol=1e-11, atol=1e-13)
 
@@ -140,7 +141,7 @@ def test_the_asymmetry_is_that_of_the_products(monkeypatch: pytest.MonkeyPatch) 
     matrix = torch.randn(9, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     objective = models.quadratic(torch.zeros(9, 9, dtype=torch.float64))
     monkeypatch.setattr("widevalley.landscape.hessian.hessian_vector_product", lambda _, rows: rows @ matrix)
-    monkeypatch.setattr(store, "BLOCK_BYTES", 8 * 9)
+    monkeypatch.setattr("widevalley.landscape.hessian.SIDE", 4)
     hessian = exact_hessian(objective)
     torch.testing.assert_close(hessian.matrix, (matrix + matrix.T) / 2)
     assert hessian.asymmetry == pytest.approx(float((matrix - matrix.T).norm() / matrix.norm()), rel=1e-12)
@@ -150,6 +151,7 @@ def test_the_asymmetry_is_that_of_the_products(monkeypatch: pytest.MonkeyPatch) 
 def test_on_disk_it_is_the_same_and_a_stopped_one_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     objective = objective_of(convolutional(), 36)
     monkeypatch.setattr(store, "BLOCK_BYTES", 8 * objective.n * 20)
+    monkeypatch.setattr("widevalley.landscape.hessian.SIDE", 30)
     whole = exact_hessian(objective).matrix
     total = []
     exact_hessian(objective, folder=tmp_path / "whole", progress=lambda what, done: total.append(what))

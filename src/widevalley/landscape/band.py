@@ -53,22 +53,26 @@ class BandForm:
     def rotated(self, v: Tensor) -> Tensor:
         """Q v, for v of shape (n,) in float64."""
         v = v.clone()
-        for vectors, triangle, part in reversed(list(self._panels(v))):
-            part -= vectors.to(v.dtype).T @ (triangle @ (vectors.to(v.dtype) @ part))
+        for start in reversed(range(0, len(self.triangles) * self._width, self._width)):
+            self._reflect(v, start, transposed=False)
         return v
 
     def rotated_back(self, v: Tensor) -> Tensor:
         """Qᵀ v, for v of shape (n,) in float64."""
         v = v.clone()
-        for vectors, triangle, part in self._panels(v):
-            part -= vectors.to(v.dtype).T @ (triangle.T @ (vectors.to(v.dtype) @ part))
+        for start in range(0, len(self.triangles) * self._width, self._width):
+            self._reflect(v, start, transposed=True)
         return v
 
-    def _panels(self, v: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        width = self.triangles.shape[-1]
-        for panel, triangle in enumerate(self.triangles.to(v.device)):
-            start, stop = panel * width, (panel + 1) * width
-            yield self.reflectors[start:stop, stop:], triangle, v[stop:]
+    @property
+    def _width(self) -> int:
+        return self.triangles.shape[-1]
+
+    def _reflect(self, v: Tensor, start: int, *, transposed: bool) -> None:
+        stop = start + self._width
+        vectors = self.reflectors[start:stop, stop:].to(v.dtype)
+        triangle = self.triangles[start // self._width].to(v.device)
+        v[stop:] -= vectors.T @ ((triangle.T if transposed else triangle) @ (vectors @ v[stop:]))
 
 
 def reduce_to_band(

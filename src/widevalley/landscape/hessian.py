@@ -20,6 +20,8 @@ from widevalley.landscape.objective import Objective
 from widevalley.landscape.products import hessian_vector_product
 from widevalley.landscape.store import MatrixStore
 
+# Of the tiles that are symmetrised: both lie in a processor's cache.
+SIDE = 512
 Progress = Callable[[str, float], None]
 
 
@@ -155,23 +157,26 @@ def _layer_rows(
 
 def symmetrize(store: MatrixStore, progress: Progress | None) -> float:
     """H ← (H + Hᵀ)/2 in place by tiles; returns ‖H − Hᵀ‖/‖H‖."""
-    # As many entries as a block has.
-    side = max(1, math.isqrt(store.block * store.n))
     difference, total = store.state.get("squares", (0.0, 0.0))
-    for start in range(store.state.get("symmetrized", 0), store.n, side):
-        rows = slice(start, min(start + side, store.n))
-        for other in range(start, store.n, side):
-            columns = slice(other, min(other + side, store.n))
+    for start in range(store.state.get("symmetrized", 0), store.n, SIDE):
+        rows = slice(start, min(start + SIDE, store.n))
+        for other in range(start, store.n, SIDE):
+            columns = slice(other, min(other + SIDE, store.n))
             above, below = store.read(rows, columns), store.read(columns, rows).T
-            count = 1 if other == start else 2
-            difference += count * float((above - below).double().square().sum())
-            total += count * float(above.double().square().sum() + below.double().square().sum()) / 2
             mean = (above + below) / 2
+            count = 1 if other == start else 2
+            difference += count * _square(above - below)
+            total += count * _square(mean)
             store.write(rows, mean, columns)
             store.write(columns, mean.T, rows)
         store.commit(symmetrized=rows.stop, squares=(difference, total))
         say(progress, "symmetrising", rows.stop / store.n)
-    return math.sqrt(difference / total) if total else 0.0
+    # ‖H‖² is that of the mean and a quarter of the difference's.
+    return math.sqrt(difference / (total + difference / 4)) if difference else 0.0
+
+
+def _square(tile: Tensor) -> float:
+    return float(torch.linalg.vector_norm(tile, dtype=torch.float64)) ** 2
 
 
 def say(progress: Progress | None, what: str, fraction: float) -> None:

@@ -60,13 +60,13 @@ class MatrixStore:
         if self._tensor is not None:
             self._tensor[rows, columns] = values
             return
-        matrix = self._map("r+")
-        matrix[rows, columns] = values.cpu().numpy()
-        matrix.flush()
+        self._map("r+")[rows, columns] = values.cpu().numpy()
 
     def commit(self, **done: Any) -> None:
         self.state |= done
         if self.folder is not None:
+            with (self.folder / "hessian.npy").open("r+b") as file:
+                os.fsync(file.fileno())
             replace(self.folder / STATE, json.dumps(self.state).encode())
 
     def whole(self) -> Tensor:
