@@ -12,6 +12,7 @@ from torch import nn
 
 from widevalley.landscape import Objective, cost, exact_hessian, gram, plan, store
 from widevalley.landscape.gram import dense_layer
+from widevalley.landscape.rounding import in_float64
 
 
 class Twice(nn.Module):
@@ -133,8 +134,11 @@ def test_in_float32_entries_are_right_to_rounding_and_so_is_the_asymmetry() -> N
     single = Objective(models.network(dtype=torch.float32), data=data)
     hessian = exact_hessian(single)
     assert hessian.matrix.dtype == torch.float32
-    assert (hessian.matrix.double() - double).norm() < 1e-6 * double.norm()
-    assert 0 < hessian.asymmetry < 1e-6
+    # The weights are rounded too.
+    assert (hessian.matrix.double() - double).norm() < 3e-7 * double.norm()
+    assert hessian.asymmetry < 1e-7
+    at_the_same = models.dense(in_float64(single))
+    assert (hessian.matrix.double() - at_the_same).norm() < 6e-8 * double.norm()
 
 
 def test_the_asymmetry_is_that_of_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,8 +218,15 @@ def test_a_killed_process_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_folder_of_another_network_is_refused(tmp_path: Path) -> None:
     exact_hessian(models.objective(), folder=tmp_path)
+    other = models.objective()
+    # The same function and loss, by other weights.
+    with torch.no_grad():
+        for p in (other.model[0].weight, other.model[0].bias):
+            p.copy_(p.flip(0))
+        other.model[2].weight.copy_(other.model[2].weight.flip(1))
+    assert other.value() == pytest.approx(models.objective().value(), rel=1e-12)
     with pytest.raises(ValueError, match="holds another matrix"):
-        exact_hessian(models.objective(activation=nn.ReLU), folder=tmp_path)
+        exact_hessian(other, folder=tmp_path)
 
 
 def test_what_it_costs_is_said_and_refused_beforehand() -> None:
@@ -230,6 +241,40 @@ def test_what_it_costs_is_said_and_refused_beforehand() -> None:
         exact_hessian(objective, memory=39 * 39 * 8 - 1)
     with pytest.raises(ValueError, match=r"model\.float\(\)"):
         plan(models.objective(dtype=torch.bfloat16))
+
+
+def test_constants_of_a_loss_may_be_in_float32() -> None:
+    """Both of those that only promote and those that float64 is refused beside."""
+    data = [(inputs.float(), targets) for inputs, targets in models.data()]
+    model, weight, matrix = models.network(dtype=torch.float32), torch.tensor([1.0, 2.0, 0.5]), torch.randn(3, 3)
+
+    def weighted(m, batch):
+        logits = (m(batch[0]) @ matrix.to(weight.dtype)) * weight
+        return nn.functional.cross_entropy(logits, batch[1], weight=weight, reduction="sum") / len(logits)
+
+    found = exact_hessian(Objective(model, weighted, data)).matrix
+    weight, matrix = weight.double(), matrix.double()
+    doubled = [(inputs.double(), targets) for inputs, targets in data]
+    expected = exact_hessian(Objective(model.double(), weighted, doubled)).matrix
+    assert (found.double() - expected).norm() < 6e-8 * expected.norm()
+
+
+def test_a_loss_that_cannot_be_in_float64_or_has_a_model_of_its_own_is_refused() -> None:
+    data = [(inputs.float(), targets) for inputs, targets in models.data()]
+    model = models.network(dtype=torch.float32)
+
+    def single(m, batch):
+        if next(m.parameters()).dtype == torch.float64:
+            raise RuntimeError("not here")
+        return m(batch[0]).square().mean()
+
+    def changing(m, batch):
+        return m(batch[0]).square().mean() * (1 if m is model else 2)
+
+    with pytest.raises(ValueError, match=r"in float64 .not here.: make the tensors"):
+        exact_hessian(Objective(model, single, data))
+    with pytest.raises(ValueError, match="must use the model that it is given"):
+        exact_hessian(Objective(model, changing, data))
 
 
 def test_an_entry_that_is_not_finite_is_refused() -> None:

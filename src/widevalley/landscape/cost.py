@@ -13,6 +13,7 @@ from torch import Tensor
 from widevalley.landscape.gram import DenseLayer, dense_layer
 from widevalley.landscape.objective import Objective
 from widevalley.landscape.products import hessian_vector_product, twice_differentiable
+from widevalley.landscape.rounding import in_float64
 
 CHUNKS = (1, 16, 64, 256)
 # Bytes of what products with many vectors may hold at once.
@@ -46,19 +47,28 @@ def plan(objective: Objective) -> HessianPlan:
     ``hessian_eigenvalues`` may need less: it leaves out exact zeros first.
 
     Raises:
-        ValueError: a model in half precision; data that ``Objective.check`` refuses.
+        ValueError: a model in half precision; a loss that cannot be evaluated in float64.
     """
-    objective.check()
-    n, dtype = objective.n, objective.dtype
-    if dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"a Hessian of {dtype} parameters would be noise: measure model.float() or model.double()")
+    return cost(in_float64(objective), stored_type(objective))
+
+
+def stored_type(objective: Objective) -> torch.dtype:
+    """That of the parameters. Raises ValueError for half precision."""
+    if objective.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"a Hessian in {objective.dtype} would be noise: measure model.float() or model.double()")
+    return objective.dtype
+
+
+def cost(objective: Objective, dtype: torch.dtype) -> HessianPlan:
+    """What the Hessian costs, kept in ``dtype``, with the arithmetic of ``objective``."""
+    n = objective.n
     layer = None if objective.training else dense_layer(objective)
     of_layer = 0 if layer is None else layer.module.weight.numel()
     chunk, each = _fastest(objective)
-    rate = _rate(objective)
+    rate = _rate(objective.dtype, objective.device)
     gram = 0.0 if layer is None else objective.samples * float(of_layer) * (of_layer + layer.inputs) / rate
     way = "gram" if layer is not None else "batched" if chunk > 1 else "looped"
-    reduction = 4 / 3 * float(n) ** 3 / (REDUCTION_RATE * rate)
+    reduction = 4 / 3 * float(n) ** 3 / (REDUCTION_RATE * _rate(dtype, objective.device))
     return HessianPlan(n, n * n * dtype.itemsize, way, (n - of_layer) * each + gram, chunk, layer, reduction)
 
 
@@ -129,15 +139,15 @@ def _graph_bytes(objective: Objective) -> int:
     return most
 
 
-def _rate(objective: Objective) -> float:
-    """Operations a second of matrix products in the objective's type."""
+def _rate(dtype: torch.dtype, device: torch.device) -> float:
+    """Operations a second of matrix products."""
     size = 1024
-    matrix = torch.ones(size, size, dtype=objective.dtype, device=objective.device)
+    matrix = torch.ones(size, size, dtype=dtype, device=device)
     taken = []
     for _ in range(3):
         start = time.perf_counter()
         matrix @ matrix
-        _synchronize(objective.device)
+        _synchronize(device)
         taken.append(time.perf_counter() - start)
     return 2 * float(size) ** 3 / min(taken)
 

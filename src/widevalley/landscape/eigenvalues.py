@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from widevalley.landscape.band import BandForm, reduce_to_band
-from widevalley.landscape.cost import free_memory, plan, refuse_beyond
+from widevalley.landscape.cost import cost, free_memory, refuse_beyond, stored_type
 from widevalley.landscape.deflation import Deflation, deflate
 from widevalley.landscape.hessian import Progress, assemble, identity, open_store, say, symmetrize
 from widevalley.landscape.objective import Objective
@@ -49,9 +49,9 @@ def hessian_eigenvalues(
     """All eigenvalues of H = ∇²f, of the mean loss over the samples without weight decay, in units of the loss.
 
     Exact zeros that the rank of the data explains are left out first (``deflation``). The rest of H is formed as in
-    ``exact_hessian``, in the parameters' float type, reduced to a band in place by orthogonal transformations on the
-    objective's device, 4n³/3 operations in the same type, and the band's eigenvalues found by LAPACK in float64.
-    Memory: n² numbers, and about a GiB beside them.
+    ``exact_hessian``, reduced to a band in place by orthogonal transformations on the objective's device, 4n³/3
+    operations in the parameters' float type, and the band's eigenvalues found by LAPACK in float64. Memory: n² numbers
+    of that type, and one to two GiB beside them.
 
     The noise floor is ‖B − Qᵀ H Q‖₂ with the band B, the transformations Q and products with H in float64, by 31 steps
     of the Lanczos method (``norm_bound``): it holds the rounding of H, of its reduction and of the deflation. Added is
@@ -68,18 +68,17 @@ def hessian_eigenvalues(
     Raises:
         ValueError: as ``exact_hessian``.
     """
-    objective.check()
     watch = _Stopwatch()
-    deflation = deflate(objective, _saved_basis(folder), seed)
-    reduced = objective if deflation is None else deflation.objective
-    reduced.check()
-    planned = plan(reduced)
+    dtype, exact = stored_type(objective), in_float64(objective)
+    deflation = deflate(exact, _saved_basis(folder), seed)
+    reduced = exact if deflation is None else deflation.objective
+    planned = cost(reduced, dtype)
     refuse_beyond(
         planned.bytes + min(planned.bytes, 2 * BLOCK_BYTES),
         free_memory(objective.device) if memory is None else memory,
         "the memory",
     )
-    store = open_store(reduced, planned, folder, identity(objective, "eigenvalues"), copies=3)
+    store = open_store(reduced, dtype, folder, identity(objective, "eigenvalues"), copies=3)
     if deflation is not None and store.folder is not None:
         _save_basis(store.folder, deflation.basis)
     say(progress, str(planned), 0.0)
@@ -97,7 +96,7 @@ def hessian_eigenvalues(
     values = form.eigenvalues()
     watch.split("band")
     say(progress, "noise floor", 0.0)
-    floor = _difference(objective, deflation, form, seed)
+    floor = _difference(exact, deflation, form, seed)
     floor += 10 * math.sqrt(reduced.n) * torch.finfo(torch.float64).eps * float(values.abs().max())
     watch.split("noise_floor")
     zeros = 0 if deflation is None else deflation.zeros
@@ -105,9 +104,8 @@ def hessian_eigenvalues(
     return Spectrum(values, floor, zeros, asymmetry, watch.seconds)
 
 
-def _difference(objective: Objective, deflation: Deflation | None, form: BandForm, seed: int) -> float:
+def _difference(exact: Objective, deflation: Deflation | None, form: BandForm, seed: int) -> float:
     """A bound on ‖B − Qᵀ H Q‖₂."""
-    exact = in_float64(objective)
 
     def apply(v: Tensor) -> Tensor:
         rotated = form.rotated(v).unsqueeze(0)
@@ -116,7 +114,7 @@ def _difference(objective: Objective, deflation: Deflation | None, form: BandFor
         product = product if deflation is None else deflation.restricted(product)
         return form.times(v) - form.rotated_back(product[0])
 
-    return norm_bound(apply, len(form.reflectors), objective.device, seed)
+    return norm_bound(apply, len(form.reflectors), exact.device, seed)
 
 
 def _saved_basis(folder: str | os.PathLike[str] | None) -> Tensor | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -71,6 +71,7 @@ class Objective:
         if len(devices) > 1:
             raise ValueError(f"the parameters lie on {len(devices)} devices, but a vector lies on one: move the model")
         self.device = devices.pop()
+        self._around: Callable[[], AbstractContextManager[Any]] = nullcontext
         self._samples: int | None = None
         self._start: float | None = None
 
@@ -96,11 +97,18 @@ class Objective:
             widest = torch.promote_types(widest, p.dtype)
         return widest
 
-    def replaced(self, model: nn.Module, parameters: Sequence[nn.Parameter], data: Iterable[Any]) -> Objective:
-        """The same loss, of another model over other data."""
+    def replaced(
+        self,
+        model: nn.Module,
+        parameters: Sequence[nn.Parameter],
+        data: Iterable[Any],
+        around: Callable[[], AbstractContextManager[Any]] | None = None,
+    ) -> Objective:
+        """The same loss, of another model over other data, evaluated inside of ``around()``."""
         other = copy.copy(self)
         other.model, other.data, other.parameters = model, data, _trainable(model, parameters)
         other.device, other._start = other.parameters[0].device, None
+        other._around = around or self._around
         return other
 
     # ------------------------------------------------------------------ vectors
@@ -169,12 +177,13 @@ class Objective:
 
     def batch_loss(self, batch: Any) -> Tensor:
         """Mean loss over the batch, with its graph. The model is in the mode that it is in: see ``measuring``."""
-        if self._loss is not None:
-            loss = self._loss(self.model, batch)
-        elif self._outputs is _outputs and isinstance(batch, Mapping):
-            loss = self.model(**batch).loss
-        else:
-            loss = self.criterion(self.outputs(batch), batch)
+        with self._around():
+            if self._loss is not None:
+                loss = self._loss(self.model, batch)
+            elif self._outputs is _outputs and isinstance(batch, Mapping):
+                loss = self.model(**batch).loss
+            else:
+                loss = self.criterion(self.outputs(batch), batch)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise ValueError(

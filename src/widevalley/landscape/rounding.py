@@ -9,9 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from widevalley.landscape.objective import Objective, mapped, parameter_names
 
+# Rounding alone makes less of a difference in float32.
+SAME_LOSS = 1e-3
 # Krylov vectors, and the chance that the bound is below the norm.
 STEPS, FAILURE = 31, 1e-3
 
@@ -24,14 +27,47 @@ class _DoubleData:
 
     def __iter__(self) -> Iterator[Any]:
         for batch in self.data:
-            yield mapped(batch, lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
+            yield mapped(batch, _double)
+
+
+class _Promoting(TorchFunctionMode):
+    """Inside, what refuses float64 beside float32 gets all in float64: constants that a loss brings along."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        try:
+            return func(*args, **kwargs)
+        except RuntimeError:
+            return func(*mapped(args, _double), **mapped(kwargs, _double))
+
+
+def _double(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 def in_float64(objective: Objective) -> Objective:
-    """The same objective with a copy of the model, and its data, in float64."""
+    """The same objective with a copy of the model, and its data, in float64.
+
+    Raises:
+        ValueError: the loss cannot be evaluated so, or is another one.
+    """
+    given = objective.check()
     model = copy.deepcopy(objective.model).double()
     parameters = [model.get_parameter(name) for name in parameter_names(objective)]
-    return objective.replaced(model, parameters, _DoubleData(objective.data))
+    exact = objective.replaced(model, parameters, _DoubleData(objective.data), _Promoting)
+    try:
+        found = exact.check()
+    except RuntimeError as error:
+        raise ValueError(
+            f"the loss cannot be evaluated in float64 ({str(error).splitlines()[0]}): make the tensors that it brings "
+            "along follow the type of the model's outputs"
+        ) from error
+    if abs(found - given) > SAME_LOSS * max(1.0, abs(given)):
+        raise ValueError(
+            f"the loss is {given:.8g}, and {found:.8g} with the model's copy in float64: a loss must use the model "
+            "that it is given"
+        )
+    return exact
 
 
 def norm_bound(apply: Callable[[Tensor], Tensor], n: int, device: torch.device, seed: int = 0) -> float:
