@@ -218,6 +218,17 @@ def test_on_disk_a_stopped_one_goes_on_from_any_part(tmp_path: Path, monkeypatch
         assert again[1] == part or part == "noise floor"
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu_it_is_the_same(tmp_path: Path) -> None:
+    objective = Objective(network().double(), data=of_rank(15))
+    expected = hessian_eigenvalues(objective).eigenvalues
+    objective = Objective(network().double().cuda(), data=of_rank(15))
+    for folder in (None, tmp_path, tmp_path):
+        found = hessian_eigenvalues(objective, folder=folder).eigenvalues
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
+
+
 def test_the_norm_is_bounded() -> None:
     values = torch.linspace(-1, 0.9, 400, dtype=torch.float64)
     bound = norm_bound(lambda v: values * v, 400, torch.device("cpu"))

@@ -40,6 +40,18 @@ class Tied(nn.Module):
         return self.last(torch.tanh(self.wide(x)) @ self.wide.weight)
 
 
+class Penalised(nn.Module):
+    """No layer has the form: the only one's weight is used again."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(2)
+        self.inner = nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.inner(x) + self.inner.weight.square().sum() * torch.arange(3)
+
+
 def convolutional():
     torch.manual_seed(3)
     return nn.Sequential(
@@ -60,6 +72,7 @@ CASES = {
     "tied weights": (lambda: objective_of(Tied()), "last"),
     "a layer alone": (lambda: objective_of(nn.Linear(5, 3)), ""),
     "no bias": (lambda: objective_of(nn.Sequential(nn.Linear(5, 7, bias=False), nn.Tanh(), nn.Linear(7, 3))), "0"),
+    "no layer of the form": (lambda: objective_of(Penalised()), None),
     "no dense layer": (lambda: models.quadratic(torch.eye(4).double()), None),
 }
 
