@@ -31,8 +31,10 @@ from torch import Tensor, nn
 
 from widevalley.experiments import data as datasets
 from widevalley.experiments.networks import small_mnist_fc
-from widevalley.landscape import Objective, exact_hessian, hessian_eigenvalues, plan
+from widevalley.landscape import Objective, exact_hessian, hessian_eigenvalues
 from widevalley.landscape.band import reduce_to_band
+from widevalley.landscape.cost import cost
+from widevalley.landscape.rounding import in_float64
 
 BATCH, LEARNING_RATE, MOMENTUM = 128, 0.01, 0.9
 
@@ -45,12 +47,13 @@ def seconds(work: Callable[[], object]) -> float:
 
 def forming(objective: Objective, way: str) -> Callable[[], Tensor]:
     """The dense Hessian by one of the ways, whatever is fastest; the trial that chooses is no part of it."""
-    planned = plan(objective)
+    exact = in_float64(objective)
+    planned = cost(exact, objective.dtype)
     if way != "gram":
         planned = dataclasses.replace(planned, layer=None, way=way, chunk=1 if way == "looped" else planned.chunk)
 
     def form() -> Tensor:
-        with patch("widevalley.landscape.hessian.cost", lambda *_: planned):
+        with patch.multiple("widevalley.landscape.hessian", cost=lambda *_: planned, in_float64=lambda _: exact):
             return exact_hessian(objective).matrix
 
     return form

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from widevalley.landscape.store import Checkpoints
 
-# Processor seconds on one core at n = 4,000 with 32, 64 and 128: 1.7, 1.4 and 1.5 to reduce in float32, 4.4, 3.1 and 3.0
-# in float64, where LAPACK's evd takes 3.0 and 5.3. The band grows dear: at n = 12,000 15 s with 32 and 33 s with 64.
+# Processor seconds on one core at n = 4,000 with 32, 64 and 128: 1.7, 1.4 and 1.5 to reduce in float32, 4.4, 3.1 and
+# 3.0 in float64, where LAPACK's evd takes 3.0 and 5.3. The band grows dear: at n = 12,000 15 s with 32, 33 s with 64.
 WIDTH = 64
 # Rows of a tile: enough for matrix products at full speed.
 TILE = 1024
