@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -70,6 +71,7 @@ class Objective:
         if len(devices) > 1:
             raise ValueError(f"the parameters lie on {len(devices)} devices, but a vector lies on one: move the model")
         self.device = devices.pop()
+        self._around: Callable[[], AbstractContextManager[Any]] = nullcontext
         self._samples: int | None = None
         self._start: float | None = None
 
@@ -94,6 +96,20 @@ class Objective:
         for p in self.parameters:
             widest = torch.promote_types(widest, p.dtype)
         return widest
+
+    def replaced(
+        self,
+        model: nn.Module,
+        parameters: Sequence[nn.Parameter],
+        data: Iterable[Any],
+        around: Callable[[], AbstractContextManager[Any]] | None = None,
+    ) -> Objective:
+        """The same loss, of another model over other data, evaluated inside of ``around()``."""
+        other = copy.copy(self)
+        other.model, other.data, other.parameters = model, data, _trainable(model, parameters)
+        other.device, other._start = other.parameters[0].device, None
+        other._around = around or self._around
+        return other
 
     # ------------------------------------------------------------------ vectors
 
@@ -155,18 +171,19 @@ class Objective:
             count = self._size(batch)
             if count:
                 empty = False
-                yield _moved(batch, self.device), count
+                yield mapped(batch, lambda tensor: tensor.to(self.device)), count
         if empty:
             raise ValueError("data is empty: give at least one batch")
 
     def batch_loss(self, batch: Any) -> Tensor:
         """Mean loss over the batch, with its graph. The model is in the mode that it is in: see ``measuring``."""
-        if self._loss is not None:
-            loss = self._loss(self.model, batch)
-        elif self._outputs is _outputs and isinstance(batch, Mapping):
-            loss = self.model(**batch).loss
-        else:
-            loss = self.criterion(self.outputs(batch), batch)
+        with self._around():
+            if self._loss is not None:
+                loss = self._loss(self.model, batch)
+            elif self._outputs is _outputs and isinstance(batch, Mapping):
+                loss = self.model(**batch).loss
+            else:
+                loss = self.criterion(self.outputs(batch), batch)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise ValueError(
@@ -260,6 +277,12 @@ def zero_where_unused(parts: Sequence[Tensor | None], parameters: Sequence[Tenso
     return [torch.zeros_like(p) if part is None else part for part, p in zip(parts, parameters, strict=True)]
 
 
+def parameter_names(objective: Objective) -> list[str]:
+    """The measured parameters' names in the model."""
+    names = {id(p): name for name, p in objective.model.named_parameters()}
+    return [names[id(p)] for p in objective.parameters]
+
+
 def _trainable(model: nn.Module, given: Sequence[nn.Parameter] | None) -> list[nn.Parameter]:
     own = list(model.parameters())
     chosen = [p for p in own if p.requires_grad] if given is None else list(given)
@@ -323,13 +346,14 @@ def _first_length(batch: Any) -> int:
     return len(first)
 
 
-def _moved(item: Any, device: torch.device) -> Any:
+def mapped(item: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """A batch with ``function`` of each of its tensors."""
     if isinstance(item, Tensor):
-        return item.to(device)
+        return function(item)
     if isinstance(item, Mapping):
-        return {key: _moved(value, device) for key, value in item.items()}
+        return {key: mapped(value, function) for key, value in item.items()}
     if isinstance(item, tuple) and hasattr(item, "_fields"):
-        return type(item)(*(_moved(value, device) for value in item))
+        return type(item)(*(mapped(value, function) for value in item))
     if isinstance(item, tuple | list):
-        return type(item)(_moved(value, device) for value in item)
+        return type(item)(mapped(value, function) for value in item)
     return item
