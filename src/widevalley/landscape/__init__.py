@@ -1,7 +1,21 @@
 """How wide a valley is: curvature, local entropy and sharpness of a trained network."""
 
+from widevalley.landscape.density import Density, spectral_density
+from widevalley.landscape.estimates import log_determinant, trace
+from widevalley.landscape.lanczos import Eigenpairs, top_eigenpairs
 from widevalley.landscape.objective import Objective
 from widevalley.landscape.products import gauss_newton_vector_product, hessian_vector_product
 from widevalley.landscape.records import Estimate
 
-__all__ = ["Estimate", "Objective", "gauss_newton_vector_product", "hessian_vector_product"]
+__all__ = [
+    "Density",
+    "Eigenpairs",
+    "Estimate",
+    "Objective",
+    "gauss_newton_vector_product",
+    "hessian_vector_product",
+    "log_determinant",
+    "spectral_density",
+    "top_eigenpairs",
+    "trace",
+]
