@@ -2,16 +2,21 @@
 
 from widevalley.landscape.density import Density, spectral_density
 from widevalley.landscape.estimates import log_determinant, trace
+from widevalley.landscape.fisher import AdamFisher, fisher_diagonal, fisher_from_adam, fisher_vector_product
 from widevalley.landscape.lanczos import Eigenpairs, top_eigenpairs
 from widevalley.landscape.objective import Objective
 from widevalley.landscape.products import gauss_newton_vector_product, hessian_vector_product
 from widevalley.landscape.records import Estimate
 
 __all__ = [
+    "AdamFisher",
     "Density",
     "Eigenpairs",
     "Estimate",
     "Objective",
+    "fisher_diagonal",
+    "fisher_from_adam",
+    "fisher_vector_product",
     "gauss_newton_vector_product",
     "hessian_vector_product",
     "log_determinant",

@@ -155,7 +155,7 @@ class Objective:
             count = self._size(batch)
             if count:
                 empty = False
-                yield _moved(batch, self.device), count
+                yield map_tensors(batch, lambda t: t.to(self.device)), count
         if empty:
             raise ValueError("data is empty: give at least one batch")
 
@@ -323,13 +323,14 @@ def _first_length(batch: Any) -> int:
     return len(first)
 
 
-def _moved(item: Any, device: torch.device) -> Any:
+def map_tensors(item: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """The batch with each of its tensors replaced."""
     if isinstance(item, Tensor):
-        return item.to(device)
+        return function(item)
     if isinstance(item, Mapping):
-        return {key: _moved(value, device) for key, value in item.items()}
+        return {key: map_tensors(value, function) for key, value in item.items()}
     if isinstance(item, tuple) and hasattr(item, "_fields"):
-        return type(item)(*(_moved(value, device) for value in item))
+        return type(item)(*(map_tensors(value, function) for value in item))
     if isinstance(item, tuple | list):
-        return type(item)(_moved(value, device) for value in item)
+        return type(item)(map_tensors(value, function) for value in item)
     return item
