@@ -6,7 +6,7 @@ import torch
 
 from widevalley.landscape import hessian_vector_product, top_eigenpairs
 from widevalley.landscape import lanczos as module
-from widevalley.landscape.lanczos import lanczos
+from widevalley.landscape.lanczos import lanczos, orthogonalise
 
 
 def symmetric(values, dtype=torch.float64):
@@ -57,6 +57,25 @@ def test_no_copies_of_the_top_eigenvalue_where_plain_lanczos_has_them() -> None:
     assert copies.sum() > 3
     krylov = lanczos(lambda v: a @ v, start(300, torch.float32), 100)
     assert (torch.linalg.eigvalsh(krylov.tridiagonal) > 20).sum() == 1
+
+
+def test_it_stays_orthonormal_past_a_subspace_that_is_nearly_invariant() -> None:
+    a = torch.block_diag(symmetric(torch.linspace(1, 5, 5)), symmetric(torch.linspace(-1, 8, 55)))
+    a[4, 5] = a[5, 4] = 1e-11
+    first = torch.zeros(60, dtype=torch.float64)
+    first[:5] = start(5)
+    krylov = lanczos(lambda v: a @ v, first, 40)
+    assert krylov.tridiagonal.shape == (40, 40)
+    assert krylov.tridiagonal[4, 5] < 1e-10
+    assert (krylov.basis.T @ krylov.basis - torch.eye(40)).abs().max() < 1e-13
+
+
+def test_gram_schmidt_twice_cleans_a_vector_that_lies_nearly_in_the_span() -> None:
+    basis = torch.linalg.qr(start(60 * 10).reshape(60, 10)).Q.T
+    vector = basis.sum(0) + 1e-9 * start(60)
+    rest, coefficients = orthogonalise(vector[None], basis)
+    assert (basis @ rest[0]).abs().max() < 1e-14 * rest.norm()
+    torch.testing.assert_close(coefficients @ basis + rest, vector[None])
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

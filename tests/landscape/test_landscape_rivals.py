@@ -19,7 +19,9 @@ THEIRS = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def curvlinops():
     # It requires backpack-for-pytorch, and that torchvision, which brings a torch of its own: so it is in no extra, and
     # is installed by hand, with --no-deps.
-    pytest.importorskip("curvlinops", reason="curvlinops would bring torchvision, and with it another torch")
+    pytest.importorskip(
+        "curvlinops", reason="curvlinops is not installed: it would bring torchvision, and with it another torch"
+    )
     import curvlinops
 
     return curvlinops

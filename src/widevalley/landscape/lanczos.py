@@ -76,7 +76,7 @@ def lanczos(product: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> K
             return Krylov(rows[: j + 1].T, t[: j + 1, : j + 1], torch.zeros_like(start))
         if j + 1 < steps:
             t[j, j + 1] = t[j + 1, j] = beta
-            # What is left is small beside what went: its direction has lost digits, and is cleaned once more.
+            # Near an invariant subspace little is left, and its direction has lost digits: it is cleaned once more.
             q = orthogonalise(r / beta, rows[: j + 1])[0][0]
             q /= torch.linalg.vector_norm(q)
     return Krylov(rows.T, t, r[0])
