@@ -55,19 +55,25 @@ def test_shares_and_the_smoothed_density_within_their_errors() -> None:
     grid = torch.tensor([-0.3, 0.0, 0.2, 0.5], dtype=torch.float64)
     width = 0.2
     exact = torch.exp(-((grid[:, None] - VALUES) ** 2) / (2 * width**2)).mean(1) / (width * math.sqrt(2 * math.pi))
-    covered = []
+    covered, apart = [], []
     for seed in range(25):
         found = spectral_density(objective, steps=20, seed=seed)
         for low, high in ((-math.inf, 0.2), (0.3, math.inf), (-0.1, 1)):
             share = found.share(low, high)
             truth = float(((low <= VALUES) & (high >= VALUES)).double().mean())
             assert abs(share.value - truth) < 4.5 * share.standard_error + share.diagnostics["quadrature"]
-            assert share.standard_error <= 2 * found.standard_error
+        blur = float(found.nodes.max() - found.nodes.min()) / 20
+        t = torch.linspace(-1, 41, 85, dtype=torch.float64)[:, None]
+        each = torch.special.ndtr((t - found.nodes.reshape(1, -1)) / blur) @ found.weights.flatten() / 10
+        furthest = float((each - torch.special.ndtr((t - VALUES) / blur).mean(1)).abs().max())
+        assert furthest < 5.7 * found.standard_error
+        apart.append(furthest / found.standard_error)
         values, errors = found.smoothed(grid, width)
         # Student's t with 9 degrees of freedom: 4 standard errors of the mean of ten probes are 5.7 here.
         assert ((values - exact).abs() < 5.7 * errors).all()
         covered.append(((values - exact).abs() < 1.96 * errors).double())
     assert 0.82 < torch.stack(covered).mean() < 0.99
+    assert 0.3 < sum(apart) / len(apart) < 2
 
 
 def test_the_first_moment_is_unbiased_and_its_error_covers() -> None:
@@ -88,12 +94,19 @@ def test_the_standard_error_is_that_of_the_distribution_function() -> None:
     found = Density(
         torch.tensor([[0.0, 1.0], [0.0, 2.0]]).double(), torch.tensor([[0.5, 0.5], [0.9, 0.1]]).double(), n=10
     )
-    # Shares ≤ 0: 0.5 and 0.9; ≤ 1: 1 and 0.9; ≤ 2: 1 and 1. A pair a, b has standard error |a − b|/2.
-    assert found.standard_error == pytest.approx(0.2)
+
+    # The width is 2/2; a pair a, b has standard error |a − b|/2, and the largest is at one of the nodes 0, 1, 2.
+    def share(t, nodes, weights):
+        return sum(w * (1 + math.erf((t - x) / math.sqrt(2))) / 2 for x, w in zip(nodes, weights, strict=True))
+
+    apart = [abs(share(t, (0, 1), (0.5, 0.5)) - share(t, (0, 2), (0.9, 0.1))) / 2 for t in (0, 1, 2)]
+    assert found.standard_error == pytest.approx(max(apart))
+    assert Density(torch.zeros(2, 1), torch.ones(2, 1), n=1).standard_error == 0
     assert found.share(high=1.0).value == pytest.approx(0.95)
     assert found.share(high=1.0).standard_error == pytest.approx(0.05)
     assert found.share(0.5).value == pytest.approx(0.3)
     assert found.share(high=0.5).diagnostics["quadrature"] == pytest.approx((0.5 + 0.9) / 2)
+    assert found.share(-0.5, 0.5).diagnostics["quadrature"] == pytest.approx((0.5 + 0.9) / 2)
     assert found.share().diagnostics["quadrature"] == 0
     values, _ = found.smoothed(torch.linspace(-5, 7, 2001, dtype=torch.float64), 0.5)
     assert float(values.sum()) * 12 / 2000 == pytest.approx(1.0, rel=1e-6)

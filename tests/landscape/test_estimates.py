@@ -5,9 +5,12 @@ import math
 import models
 import pytest
 import torch
-from test_lanczos import symmetric
+from test_lanczos import start, symmetric
 
 from widevalley.landscape import Objective, log_determinant, trace
+from widevalley.landscape.density import gauss
+from widevalley.landscape.estimates import _radau
+from widevalley.landscape.lanczos import lanczos
 
 # As of a trained network: a few large ones, many near 0, some below.
 VALUES = torch.cat(
@@ -74,6 +77,18 @@ def test_gauss_and_radau_bracket_the_log_determinant() -> None:
     assert best.diagnostics["lambda_min"] == pytest.approx(-0.1, rel=1e-6)
 
 
+def test_the_radau_matrix_has_the_node_and_the_moments() -> None:
+    """Exact for polynomials of degree 2m, one more than Gauss."""
+    a, first = symmetric(VALUES), start(100) / start(100).norm()
+    krylov = lanczos(lambda v: a @ v, first, 4)
+    nodes, weights = gauss(_radau(krylov, -0.3))
+    assert float(nodes[0]) == pytest.approx(-0.3, abs=1e-12)
+    power = first
+    for degree in range(9):
+        assert float(weights @ nodes**degree) == pytest.approx(float(first @ power), rel=1e-9)
+        power = a @ power
+
+
 def test_products_are_counted(monkeypatch) -> None:
     objective = models.quadratic(symmetric(VALUES))
     total = counted(monkeypatch, objective)
@@ -91,6 +106,7 @@ def test_small_networks_are_exact() -> None:
     exact = trace(objective, products=156)
     assert exact.standard_error is None
     assert exact.value == pytest.approx(float(dense.trace()), rel=1e-12)
+    assert trace(objective, products=155).standard_error > 0
     values = torch.linspace(-0.4, 3, 15, dtype=torch.float64)
     small = models.quadratic(symmetric(values))
     found = log_determinant(small, 0.5)

@@ -66,7 +66,7 @@ def test_it_stays_orthonormal_past_a_subspace_that_is_nearly_invariant() -> None
     first[:5] = start(5)
     krylov = lanczos(lambda v: a @ v, first, 40)
     assert krylov.tridiagonal.shape == (40, 40)
-    assert krylov.tridiagonal[4, 5] < 1e-10
+    assert krylov.tridiagonal[4, 5] < 1e-8
     assert (krylov.basis.T @ krylov.basis - torch.eye(40)).abs().max() < 1e-13
 
 

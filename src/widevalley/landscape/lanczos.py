@@ -34,7 +34,7 @@ class Eigenpairs:
     """The k most negative and the k largest eigenvalues of H, with their eigenvectors.
 
     An eigenvalue of H lies within ``residuals[i]`` of ``values[i]``, up to the rounding of one product.
-    ``diagnostics``: ``products``; ``tolerance``, what the residuals had to come below, absolute.
+    ``diagnostics``: ``products``; ``tolerance``, absolute: what the recurrence's residuals had to come below.
     """
 
     values: Tensor  # (2k,), float64, ascending: values[-1] is λ_max, values[0] is λ_min
@@ -99,8 +99,9 @@ def top_eigenpairs(
     Args:
         objective: whose Hessian, at its parameters.
         k: at each end, 2k ≤ n.
-        tolerance: every residual is below this times max |λ|. None: 1e-10 in float64, 1e-5 in float32, where the
-            products themselves carry errors between 3e-7 and 1e-5 of λ_max.
+        tolerance: every residual, as the recurrence carries it, is below this times max |λ|. None: 1e-10 in float64,
+            1e-5 in float32. The residuals returned are measured anew, and have the products' rounding too: 6e-5 of
+            λ_max in float32 on a convolutional network of 1.4 million parameters.
         products: the most that may be taken.
         seed: of the first vectors.
         progress: is told what is going on and the fraction of the budget that is spent.
