@@ -31,7 +31,10 @@ def gradients(objective):
 def test_the_empirical_diagonal_is_the_mean_of_squared_gradients() -> None:
     objective = models.objective()
     expected = gradients(objective).square().mean(0)
-    torch.testing.assert_close(fisher_diagonal(objective), expected)
+    told = []
+    found = fisher_diagonal(objective, progress=lambda what, done: told.append(done))
+    torch.testing.assert_close(found, expected)
+    assert told == pytest.approx([11 / 30, 18 / 30, 1])
     assert all(p.grad is None for p in objective.model.parameters())
 
 
@@ -66,7 +69,11 @@ def tagger():
 def test_the_model_diagonal_is_that_of_gauss_newton(make) -> None:
     objective = make()
     matrix = gauss_newton_vector_product(objective, torch.eye(objective.n, dtype=torch.float64))
-    torch.testing.assert_close(fisher_diagonal(objective, "model"), matrix.diagonal())
+    told = []
+    found = fisher_diagonal(objective, "model", progress=lambda what, done: told.append(done))
+    torch.testing.assert_close(found, matrix.diagonal())
+    assert told == sorted(told)
+    assert told[-1] == 1
     v = torch.ones(objective.n, dtype=torch.float64)
     torch.testing.assert_close(fisher_vector_product(objective, v, "model"), matrix @ v)
 

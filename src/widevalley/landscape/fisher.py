@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from widevalley.landscape.lanczos import Progress
 from widevalley.landscape.objective import Objective
 from widevalley.landscape.per_sample import pulled
 from widevalley.landscape.products import gauss_newton_vector_product
@@ -20,7 +21,12 @@ Kind = Literal["empirical", "model"]
 
 
 def fisher_diagonal(
-    objective: Objective, kind: Kind = "empirical", *, samples: int | None = None, seed: int = 0
+    objective: Objective,
+    kind: Kind = "empirical",
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> Tensor:
     """The diagonal of the Fisher information at the objective's parameters, a mean over the N samples, shape (n,).
 
@@ -33,9 +39,10 @@ def fisher_diagonal(
         objective: any loss for ``"empirical"``; for ``"model"`` one that gives logits, with the mean cross-entropy.
         samples: None: the sum over the classes, exact. Else this many draws of the targets, unbiased.
         seed: of the draws.
+        progress: is told what is going on and the fraction done.
 
-    Cost: a gradient for each sample, for ``"model"`` times the classes and places, or times ``samples``; by vmap,
-    or one after the other where an operation of the model does not know it.
+    Cost: a pass over the data, and a gradient for each sample, for ``"model"`` times the classes and places, or times
+    ``samples``; by vmap, or one after the other where an operation of the model does not know it.
 
     Raises:
         ValueError: logits that are hidden or not of a mean cross-entropy; samples whose losses depend on each other
@@ -47,21 +54,23 @@ def fisher_diagonal(
         if samples is not None:
             raise ValueError(f"samples={samples!r} draws targets, and the empirical Fisher takes those of the data")
         total = torch.zeros(objective.n, dtype=objective.dtype, device=objective.device)
-        for rows in _of_losses(objective):
+        for rows in _of_losses(objective, progress):
             total += rows.square().sum(0)
         return total / objective.samples
     if samples is not None:
         integer("samples", samples, minimum=1)
-    return _of_predictions(objective, samples, torch.Generator().manual_seed(seed))
+    return _of_predictions(objective, samples, torch.Generator().manual_seed(seed), progress)
 
 
-def fisher_vector_product(objective: Objective, v: Tensor, kind: Kind = "empirical") -> Tensor:
+def fisher_vector_product(
+    objective: Objective, v: Tensor, kind: Kind = "empirical", *, progress: Progress | None = None
+) -> Tensor:
     """F v, of the shape of ``v``, (n,) or rows (k, n).
 
     ``"empirical"``: (1/N) Σ_i g_i g_iᵀ v with the gradients g_i of single samples. ``"model"``: the Gauss-Newton
     product, which it is for the cross-entropy.
 
-    Cost: a gradient for each sample, or a Gauss-Newton product for each row.
+    Cost: a gradient for each sample and a pass more, or a Gauss-Newton product for each row.
 
     Raises ValueError as ``fisher_diagonal``, and if ``v`` does not fit.
     """
@@ -77,7 +86,7 @@ def fisher_vector_product(objective: Objective, v: Tensor, kind: Kind = "empiric
         return gauss_newton_vector_product(objective, v)
     columns = v.detach().to(objective.device, objective.dtype).reshape(-1, objective.n).T
     total = torch.zeros_like(columns)
-    for rows in _of_losses(objective):
+    for rows in _of_losses(objective, progress):
         total += rows.T @ (rows @ columns)
     return (total.T / objective.samples).reshape(v.shape)
 
@@ -141,15 +150,18 @@ def fisher_from_adam(optimizer: Optimizer, batch_size: int) -> AdamFisher:
     return AdamFisher(variance, variance * batch_size, int((variance < 0).sum()))
 
 
-def _of_losses(objective: Objective) -> Iterator[Tensor]:
+def _of_losses(objective: Objective, progress: Progress | None) -> Iterator[Tensor]:
     """Gradients of single samples' losses, (c, n) at a time; refuses those whose mean is not ∇f."""
     mean = torch.zeros(objective.n, dtype=objective.dtype, device=objective.device)
-    length = 0.0
+    length, done = 0.0, 0
     for batch, size in objective.batches():
         ones = torch.ones(size, 1, dtype=objective.dtype, device=objective.device)
         for rows in pulled(objective, objective.batch_loss, batch, ones):
             mean += rows.sum(0) / objective.samples
             length += float(rows.square().sum())
+            done += len(rows)
+            if progress is not None:
+                progress("gradients of single samples", done / objective.samples)
             yield rows
     # Far above rounding, far below what coupled samples do.
     if float((mean - objective.gradient()).norm()) > 1e-3 * (length / objective.samples) ** 0.5:
@@ -160,13 +172,15 @@ def _of_losses(objective: Objective) -> Iterator[Tensor]:
         )
 
 
-def _of_predictions(objective: Objective, samples: int | None, generator: torch.Generator) -> Tensor:
+def _of_predictions(
+    objective: Objective, samples: int | None, generator: torch.Generator, progress: Progress | None
+) -> Tensor:
     if objective.training and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in objective.model.modules()):
         raise ValueError(
             "batch-norm in training mode couples samples, so that one alone has no gradient: use eval mode"
         )
     total = torch.zeros(objective.n, dtype=objective.dtype, device=objective.device)
-    count = 0
+    count = done = 0
     for batch, size in objective.batches():
         with objective.measuring(), torch.no_grad():
             outputs = objective.outputs(batch)
@@ -180,6 +194,9 @@ def _of_predictions(objective: Objective, samples: int | None, generator: torch.
         back = back.reshape(size, -1, 1, *outputs.shape[1:])
         for rows in pulled(objective, objective.outputs, batch, back):
             total += rows.square().sum(0)
+            done += len(rows)
+            if progress is not None:
+                progress("predictions of single samples", done / (objective.samples * back.shape[1]))
     return total / count
 
 
