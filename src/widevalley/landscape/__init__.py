@@ -1,21 +1,35 @@
 """How wide a valley is: curvature, local entropy and sharpness of a trained network."""
 
 from widevalley.landscape.cost import HessianPlan, plan
+from widevalley.landscape.density import Density, spectral_density
 from widevalley.landscape.eigenvalues import Spectrum, hessian_eigenvalues
+from widevalley.landscape.estimates import log_determinant, trace
+from widevalley.landscape.fisher import AdamFisher, fisher_diagonal, fisher_from_adam, fisher_vector_product
 from widevalley.landscape.hessian import ExactHessian, exact_hessian
+from widevalley.landscape.lanczos import Eigenpairs, top_eigenpairs
 from widevalley.landscape.objective import Objective
 from widevalley.landscape.products import gauss_newton_vector_product, hessian_vector_product
 from widevalley.landscape.records import Estimate
 
 __all__ = [
+    "AdamFisher",
+    "Density",
+    "Eigenpairs",
     "Estimate",
     "ExactHessian",
     "HessianPlan",
     "Objective",
     "Spectrum",
     "exact_hessian",
+    "fisher_diagonal",
+    "fisher_from_adam",
+    "fisher_vector_product",
     "gauss_newton_vector_product",
     "hessian_eigenvalues",
     "hessian_vector_product",
+    "log_determinant",
     "plan",
+    "spectral_density",
+    "top_eigenpairs",
+    "trace",
 ]

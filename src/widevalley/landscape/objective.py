@@ -171,7 +171,7 @@ class Objective:
             count = self._size(batch)
             if count:
                 empty = False
-                yield mapped(batch, lambda tensor: tensor.to(self.device)), count
+                yield map_tensors(batch, lambda tensor: tensor.to(self.device)), count
         if empty:
             raise ValueError("data is empty: give at least one batch")
 
@@ -346,14 +346,14 @@ def _first_length(batch: Any) -> int:
     return len(first)
 
 
-def mapped(item: Any, function: Callable[[Tensor], Tensor]) -> Any:
+def map_tensors(item: Any, function: Callable[[Tensor], Tensor]) -> Any:
     """A batch with ``function`` of each of its tensors."""
     if isinstance(item, Tensor):
         return function(item)
     if isinstance(item, Mapping):
-        return {key: mapped(value, function) for key, value in item.items()}
+        return {key: map_tensors(value, function) for key, value in item.items()}
     if isinstance(item, tuple) and hasattr(item, "_fields"):
-        return type(item)(*(mapped(value, function) for value in item))
+        return type(item)(*(map_tensors(value, function) for value in item))
     if isinstance(item, tuple | list):
-        return type(item)(mapped(value, function) for value in item)
+        return type(item)(map_tensors(value, function) for value in item)
     return item

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 class Estimate:
     """A number with its error.
 
-    ``standard_error`` is None where ``value`` is exact but for rounding; ``diagnostics`` say how it came about, by name.
+    ``standard_error`` is None where ``value`` is exact but for rounding; ``diagnostics`` say how it came
+    about, by name.
     """
 
     value: float

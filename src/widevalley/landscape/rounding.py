@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from widevalley.landscape.objective import Objective, mapped, parameter_names
+from widevalley.landscape.objective import Objective, map_tensors, parameter_names
 
 # Rounding alone makes less of a difference in float32.
 SAME_LOSS = 1e-3
@@ -27,7 +27,7 @@ class _DoubleData:
 
     def __iter__(self) -> Iterator[Any]:
         for batch in self.data:
-            yield mapped(batch, _double)
+            yield map_tensors(batch, _double)
 
 
 class _Promoting(TorchFunctionMode):
@@ -38,7 +38,7 @@ class _Promoting(TorchFunctionMode):
         try:
             return func(*args, **kwargs)
         except RuntimeError:
-            return func(*mapped(args, _double), **mapped(kwargs, _double))
+            return func(*map_tensors(args, _double), **map_tensors(kwargs, _double))
 
 
 def _double(tensor: Tensor) -> Tensor:
