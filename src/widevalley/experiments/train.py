@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from widevalley.experiments import learner, memory
-from widevalley.experiments.chain import Chain
 from widevalley.experiments.checkpoints import Checkpoints
 from widevalley.experiments.data import Data, Split
 from widevalley.experiments.evaluation import Evaluator, score, subset
@@ -21,6 +20,7 @@ from widevalley.experiments.methods import Method
 from widevalley.experiments.perturbation import rise_of_loss
 from widevalley.experiments.tasks import Task
 from widevalley.experiments.writing import Record
+from widevalley.optim.chain import Chain
 
 EVALUATIONS = 20
 # Training images whose mean loss is taken at every perturbed network.

@@ -3,5 +3,6 @@
 from widevalley.landscape.objective import Objective
 from widevalley.landscape.products import gauss_newton_vector_product, hessian_vector_product
 from widevalley.landscape.records import Estimate
+from widevalley.landscape.sharpness import sharpness
 
-__all__ = ["Estimate", "Objective", "gauss_newton_vector_product", "hessian_vector_product"]
+__all__ = ["Estimate", "Objective", "gauss_newton_vector_product", "hessian_vector_product", "sharpness"]
