@@ -4,5 +4,14 @@ from widevalley.landscape.objective import Objective
 from widevalley.landscape.products import gauss_newton_vector_product, hessian_vector_product
 from widevalley.landscape.records import Estimate
 from widevalley.landscape.sharpness import sharpness
+from widevalley.landscape.surface import Surface, surface
 
-__all__ = ["Estimate", "Objective", "gauss_newton_vector_product", "hessian_vector_product", "sharpness"]
+__all__ = [
+    "Estimate",
+    "Objective",
+    "Surface",
+    "gauss_newton_vector_product",
+    "hessian_vector_product",
+    "sharpness",
+    "surface",
+]
