@@ -39,7 +39,7 @@ def test_a_plane_on_a_quadratic_has_the_three_networks_at_its_corners() -> None:
 
 
 def test_random_directions_on_a_quadratic() -> None:
-    """‖d‖ = ‖x‖ for a vector, so on ½‖w‖² the loss at (a, b) is ‖x‖²(1 + a² + b²)/2 and cross terms that cancel here."""
+    """‖d‖ = ‖x‖ for a vector, so on ½‖w‖² the loss at (a, b) is ‖x‖²(1 + a² + b²)/2 + cross terms that cancel."""
     objective = models.quadratic(torch.eye(3, dtype=torch.float64), start=START)
     found = surface(objective, points=3)
     assert [list(axis) for axis in found.coordinates] == [[-1.0, 0.0, 1.0]] * 2
