@@ -1,6 +1,7 @@
 """How wide a valley is: curvature, local entropy and sharpness of a trained network."""
 
 from widevalley.landscape.objective import Objective
+from widevalley.landscape.probe import Probe, ProbeRecord
 from widevalley.landscape.products import gauss_newton_vector_product, hessian_vector_product
 from widevalley.landscape.records import Estimate
 from widevalley.landscape.sharpness import sharpness
@@ -9,6 +10,8 @@ from widevalley.landscape.surface import Surface, surface
 __all__ = [
     "Estimate",
     "Objective",
+    "Probe",
+    "ProbeRecord",
     "Surface",
     "gauss_newton_vector_product",
     "hessian_vector_product",
