@@ -38,27 +38,29 @@ def trust_region(matrix: torch.Tensor, gradient: torch.Tensor, radius: float) ->
 
 
 SPECTRA = {
-    "convex": [0.1, 0.5, 1.0, 2.0, 3.0, 7.0],
-    "saddle": [-9.0, -1.0, 0.0, 0.5, 1.0, 4.0],
-    "concave, ends at the boundary": [-0.3, -0.2, -0.1, -0.1, -0.05, -0.01],
-    "concave, ends inside": [-40.0, -30.0, -25.0, -20.0, -15.0, -10.0],
+    "convex": (0.6, [0.1, 0.5, 1.0, 2.0, 3.0, 7.0]),
+    "saddle": (0.6, [-9.0, -1.0, 0.0, 0.5, 1.0, 4.0]),
+    "concave, ends at the boundary": (0.6, [-0.3, -0.2, -0.1, -0.1, -0.05, -0.01]),
+    "concave, ends inside": (6.0, [-40.0, -30.0, -25.0, -20.0, -15.0, -10.0]),
 }
 
 
-@pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA)
+@pytest.mark.parametrize(("radius", "spectrum"), SPECTRA.values(), ids=SPECTRA)
 @pytest.mark.parametrize("kind", ["worst", "adaptive"])
-def test_the_worst_case_on_a_quadratic_is_the_trust_region_solution(kind, spectrum) -> None:
+def test_the_worst_case_on_a_quadratic_is_the_trust_region_solution(kind, radius, spectrum) -> None:
     """In the adaptive coordinates u = δ/|x| the matrix is |x| A |x|, the gradient |x| g."""
     matrix, slope = symmetric(spectrum), torch.linspace(-1, 1, 6, dtype=torch.float64)
     start = torch.tensor([0.5, -1.0, 2.0, 0.3, 1.5, -0.7], dtype=torch.float64)
     gradient = matrix @ start - slope
     scale = torch.diag(start.abs()) if kind == "adaptive" else torch.eye(6, dtype=torch.float64)
-    expected = trust_region(scale @ matrix @ scale, scale @ gradient, 0.6)
-    found = sharpness(models.quadratic(matrix, slope, start), kind, 0.6, steps=200)
+    expected = trust_region(scale @ matrix @ scale, scale @ gradient, radius)
+    found = sharpness(models.quadratic(matrix, slope, start), kind, radius, steps=200)
     assert found.value == pytest.approx(expected, rel=1e-5)
     assert found.value <= expected * (1 + 1e-12)
     assert found.standard_error is None
     assert found.diagnostics["spread"] <= expected
+    if kind == "worst":
+        assert (found.diagnostics["length"] < 0.9 * radius) == (max(spectrum) == -10.0)
 
 
 @pytest.mark.parametrize("radius", [0.01, 0.1, 1.0])
@@ -84,6 +86,11 @@ def test_the_average_on_a_quadratic_and_its_standard_error() -> None:
     variance = radius**4 * (n * square - trace**2) / (2 * n**2 * (n + 2))
     assert found.standard_error == pytest.approx(math.sqrt(variance / directions), rel=0.1)
     assert found.diagnostics["passes"] == 2 * directions + 1
+
+
+def test_there_is_no_rise_at_a_maximum() -> None:
+    found = sharpness(models.quadratic(-torch.eye(3, dtype=torch.float64)), "worst", 0.5)
+    assert (found.value, found.diagnostics["length"]) == (0.0, 0.0)
 
 
 def test_a_ball_has_no_error() -> None:
@@ -154,6 +161,11 @@ def test_the_worst_case_of_a_network_beats_random_points_and_a_step_along_the_gr
             assert objective.value() - start <= found.value + 1e-12
     assert found.diagnostics["loss"] == pytest.approx(start)
     assert found.diagnostics["gradients"] <= 3 * 51 + 1
+
+
+def test_the_step_grows_after_a_rise() -> None:
+    """With a step that stays as it is after a fall the same search took 54 gradients."""
+    assert sharpness(models.objective(), "worst", 0.05).diagnostics["gradients"] < 45
 
 
 @pytest.mark.parametrize("kind", ["worst", "box", "average", "adaptive"])

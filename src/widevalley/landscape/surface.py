@@ -74,8 +74,6 @@ def surface(
     directions = _random(objective, seed) if to is None else [_vector(objective, each) - x for each in _several(to)]
     layers = [] if to is None or objective.training else _batchnorms(objective.model)
     axis = np.linspace(low, high, points)
-    # What linspace misses 0 by is rounding, and would make f(x) another number there.
-    axis[np.abs(axis) < 1e-12 * max(abs(low), abs(high))] = 0.0
     loss = np.empty((points,) * len(directions))
     buffers = [(b, b.clone()) for layer in layers for b in layer.buffers()]
     try:

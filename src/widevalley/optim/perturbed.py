@@ -151,7 +151,7 @@ def _add(total: dict[Tensor, Tensor], p: Tensor, gradient: Tensor) -> None:
     if p in total:
         total[p].add_(gradient)
     else:
-        # A copy: a closure may clear gradients by zeroing them in place.
+        # A copy: some closures and wrappers write every gradient into one buffer of their own.
         total[p] = gradient.clone()
 
 
