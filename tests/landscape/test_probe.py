@@ -10,6 +10,7 @@ from torch import nn
 
 from widevalley import EntropySGD
 from widevalley.landscape import Objective, Probe
+from widevalley.landscape.probe import _best_of_span
 from widevalley.optim.chain import Chain
 
 START = torch.tensor([1.0, -2.0, 0.5, 1.0], dtype=torch.float64)
@@ -71,6 +72,27 @@ def test_the_largest_eigenvalue_of_a_network_is_that_of_its_dense_hessian(dtype)
     expected = torch.linalg.eigvalsh(dense)[-1].item()
     assert record.largest_eigenvalue == pytest.approx(expected, rel=2e-6 if dtype == torch.float64 else 1e-5)
     assert record.own_products < 8 + 20
+
+
+def test_the_search_has_the_speed_of_conjugate_gradients() -> None:
+    """A gap of 2 % of the spectrum: steepest ascent takes several times as many products."""
+    matrix = torch.diag(torch.linspace(0, 1, 50, dtype=torch.float64))
+    objective = models.quadratic(matrix, start=torch.ones(50, dtype=torch.float64))
+    probe = Probe(objective, products=1000)
+    probe(torch.optim.SGD(objective.model.parameters(), 0.1))
+    assert probe.records[0].largest_eigenvalue == pytest.approx(1.0, abs=1e-4)
+    assert probe.own_products - 8 < 30
+
+
+def test_a_step_within_the_span_of_the_two_other_vectors_is_left_out() -> None:
+    """Its image would be the rounding of theirs, divided by the little that lies outside."""
+    a = torch.diag(torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64))
+    v, w, other = torch.eye(4, dtype=torch.float64)[:3]
+    p = (v + w + 1e-7 * other) / 2**0.5
+    rounding = 1e-6 * torch.ones(4, dtype=torch.float64)
+    best, image, _ = _best_of_span([(v, a @ v), (w, a @ w), (p, a @ p + rounding)])
+    torch.testing.assert_close(image, a @ best)
+    assert (best @ image).item() == pytest.approx(2.0)
 
 
 class Training:

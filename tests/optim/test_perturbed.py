@@ -146,13 +146,13 @@ def test_a_closure_may_reuse_the_memory_of_its_gradients() -> None:
     buffer = torch.zeros(1, dtype=torch.float64)
     p = parameter(0.0)
     optimizer = PerturbedSGD([p], 1.0, perturbation=0.0, samples=4)
-    values = iter([1.0, 2.0, 3.0, 6.0])
+    values = iter([1.0, 2.0, 3.0, 10.0])
 
     def closure():
         p.grad = buffer.fill_(next(values))
 
     optimizer.step(closure)
-    assert p.item() == -3.0
+    assert p.item() == -4.0
 
 
 def test_frozen_weights_are_neither_perturbed_nor_moved() -> None:

@@ -134,7 +134,7 @@ class Probe:
             w = residual / residual.norm()
             pairs = [(v, image), (w, self._product(w)), *past]
             scale = max(scale, float(pairs[1][1].norm()))
-            v, image, past = _best_of_span(pairs[: len(v)])
+            v, image, past = _best_of_span(pairs)
         value, residual = self._rayleigh(v, image)
         self._vector = v
         return value, float(residual.norm())
