@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from widevalley import EntropyAdam, EntropySGD, NestedOptimizer
+from widevalley import SGHMC, EntropyAdam, EntropySGD, NestedOptimizer, PerturbedSGD
 from widevalley.experiments.memory import storage_bytes
 
 Make = Callable[[nn.Module], tuple[Any, ...]]
@@ -44,6 +44,8 @@ ROWS: dict[str, Make] = {
     ),
     "**`EntropyAdam`**": lambda m: (EntropyAdam(m.parameters(), 1e-3),),
     "**`NestedOptimizer`** of Adam": lambda m: (NestedOptimizer(torch.optim.Adam(m.parameters())),),
+    "**`NestedOptimizer`** of **`SGHMC`**": lambda m: (NestedOptimizer(SGHMC(m.parameters(), 0.01)),),
+    "**`PerturbedSGD`**, momentum": lambda m: (PerturbedSGD(m.parameters(), 0.01, momentum=0.9),),
 }
 
 
@@ -60,6 +62,11 @@ def state_bytes(model: nn.Module, kept: tuple[Any, ...]) -> int:
     return sum(size for address, size in storage_bytes(list(kept)).items() if address not in own)
 
 
+def give_gradients(model: nn.Module) -> None:
+    for p in model.parameters():
+        p.grad = torch.randn_like(p)
+
+
 def step(model: nn.Module, kept: tuple[Any, ...]) -> int:
     """One step; returns the largest state seen, for SAM that between its two gradients, where it holds the old "
     "weights."""
@@ -68,6 +75,8 @@ def step(model: nn.Module, kept: tuple[Any, ...]) -> int:
         optimizer.first_step(zero_grad=False)
         held = state_bytes(model, kept)
         optimizer.second_step(zero_grad=False)
+    elif isinstance(optimizer, PerturbedSGD):
+        optimizer.step(lambda: give_gradients(model))
     else:
         optimizer.step()
     for averaged in kept[1:]:
@@ -82,8 +91,7 @@ def main() -> None:
         model = network()
         kept = make(model)
         count = sum(p.numel() for p in model.parameters())
-        for p in model.parameters():
-            p.grad = torch.randn_like(p)
+        give_gradients(model)
         held = max(step(model, kept) for _ in range(25))
         print(f"| {name} | {held / count:.1f} |")
 

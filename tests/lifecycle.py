@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from widevalley import EntropyAdam, EntropySGD, NestedOptimizer
+from widevalley import SGHMC, EntropyAdam, EntropySGD, NestedOptimizer
 
 INNER_STEPS = 3
 # The call from which Network.late takes part in the loss: past the second cycle, where checkpoints are taken.
@@ -92,6 +92,12 @@ def nested(make_inner: Callable[[Any], torch.optim.Optimizer], **fixed: Any) -> 
     return build
 
 
+def nested_sghmc(parameters: Any, temperature: float = 1e-3, **changes: Any) -> NestedOptimizer:
+    """The noise is SGHMC's own, inside its momentum."""
+    inner = SGHMC(parameters, 0.05, temperature=temperature, weight_decay=0.01, seed=3)
+    return NestedOptimizer(inner, **(LIVELY | {"temperature": 0.0} | changes))
+
+
 OPTIMIZERS: dict[str, Callable[..., NestedOptimizer]] = {
     "sgd": entropy_sgd,
     "sgd, restart": lambda p, **changes: entropy_sgd(p, **({"restart": True, "decoupled_pull": True} | changes)),
@@ -104,6 +110,8 @@ OPTIMIZERS: dict[str, Callable[..., NestedOptimizer]] = {
     ),
     "nested nadam, restart": nested(lambda p: torch.optim.NAdam(p, lr=0.01), restart=True),
     "nested adagrad": nested(lambda p: torch.optim.Adagrad(p, lr=0.05), restart=False),
+    "nested sghmc": nested_sghmc,
+    "nested sghmc, restart": lambda p, **changes: nested_sghmc(p, **({"restart": True} | changes)),
 }
 
 

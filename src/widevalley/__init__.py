@@ -12,13 +12,17 @@ if TYPE_CHECKING:
     from widevalley.optim.center import center_state_dict
     from widevalley.optim.entropy import EntropyAdam, EntropySGD
     from widevalley.optim.nested import NestedOptimizer
+    from widevalley.optim.perturbed import PerturbedSGD
+    from widevalley.optim.sghmc import SGHMC
 
 __version__ = version("widevalley")
 
 __all__ = [
+    "SGHMC",
     "EntropyAdam",
     "EntropySGD",
     "NestedOptimizer",
+    "PerturbedSGD",
     "center_state_dict",
     "presets",
     "scoping",
@@ -30,6 +34,8 @@ _HOMES = {
     "EntropyAdam": "widevalley.optim.entropy",
     "EntropySGD": "widevalley.optim.entropy",
     "NestedOptimizer": "widevalley.optim.nested",
+    "PerturbedSGD": "widevalley.optim.perturbed",
+    "SGHMC": "widevalley.optim.sghmc",
     "center_state_dict": "widevalley.optim.center",
     "update_batchnorm": "widevalley.batchnorm",
 }

@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from widevalley.experiments import averages, memory
-from widevalley.experiments.chain import Chain
 from widevalley.experiments.learner import Learner
 from widevalley.experiments.methods import METHODS
+from widevalley.optim.chain import Chain
 from widevalley.optim.entropy import EntropySGD
 
 STEPS = 40

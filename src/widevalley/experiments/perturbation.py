@@ -14,7 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from widevalley.landscape.directions import filter_normalised_direction
 
 SIZES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
 DIRECTIONS = 10
@@ -54,12 +56,3 @@ def rise_of_loss(
         Rise(size, statistics.fmean(values), statistics.stdev(values) / directions**0.5)
         for size, values in rises.items()
     )
-
-
-def filter_normalised_direction(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Gaussian of the shape of x; row by row of the norm of x for weights, as a whole for vectors."""
-    direction = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
-    axes = tuple(range(1, x.ndim)) if x.ndim > 1 else None
-    length: Tensor = torch.linalg.vector_norm(direction, dim=axes, keepdim=True)
-    wanted: Tensor = torch.linalg.vector_norm(x, dim=axes, keepdim=True)
-    return direction * (wanted / length)

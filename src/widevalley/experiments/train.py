@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from widevalley.experiments import learner, memory
-from widevalley.experiments.chain import Chain
 from widevalley.experiments.checkpoints import Checkpoints
 from widevalley.experiments.data import Data, Split
 from widevalley.experiments.evaluation import Evaluator, score, subset
@@ -22,6 +21,7 @@ from widevalley.experiments.methods import Method
 from widevalley.experiments.perturbation import rise_of_loss
 from widevalley.experiments.tasks import Task, TaskError
 from widevalley.experiments.writing import Record
+from widevalley.optim.chain import Chain
 
 EVALUATIONS = 20
 # Training images whose mean loss is taken at every perturbed network.

@@ -8,8 +8,11 @@ from widevalley.landscape.fisher import AdamFisher, fisher_diagonal, fisher_from
 from widevalley.landscape.hessian import ExactHessian, exact_hessian
 from widevalley.landscape.lanczos import Eigenpairs, top_eigenpairs
 from widevalley.landscape.objective import Objective
+from widevalley.landscape.probe import Probe, ProbeRecord
 from widevalley.landscape.products import gauss_newton_vector_product, hessian_vector_product
 from widevalley.landscape.records import Estimate
+from widevalley.landscape.sharpness import sharpness
+from widevalley.landscape.surface import Surface, surface
 
 __all__ = [
     "AdamFisher",
@@ -19,7 +22,10 @@ __all__ = [
     "ExactHessian",
     "HessianPlan",
     "Objective",
+    "Probe",
+    "ProbeRecord",
     "Spectrum",
+    "Surface",
     "exact_hessian",
     "fisher_diagonal",
     "fisher_from_adam",
@@ -29,7 +35,9 @@ __all__ = [
     "hessian_vector_product",
     "log_determinant",
     "plan",
+    "sharpness",
     "spectral_density",
+    "surface",
     "top_eigenpairs",
     "trace",
 ]

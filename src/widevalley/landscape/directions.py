@@ -1,0 +1,19 @@
+"""Random directions in which a loss is looked at."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def filter_normalised_direction(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Gaussian of the shape of x; row by row of the norm of x for weights, as a whole for vectors.
+
+    Rescaling a filter (a row of a weight along its first axis), which batch-norm undoes, rescales the direction alike
+    (Li et al., 2018, arXiv:1712.09913). The generator is a CPU's.
+    """
+    direction = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+    axes = tuple(range(1, x.ndim)) if x.ndim > 1 else None
+    length: Tensor = torch.linalg.vector_norm(direction, dim=axes, keepdim=True)
+    wanted: Tensor = torch.linalg.vector_norm(x, dim=axes, keepdim=True)
+    return direction * (wanted / length)
