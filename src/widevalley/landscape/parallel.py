@@ -27,7 +27,8 @@ class ParallelLoss:
     """
 
     def __init__(self, objective: Objective) -> None:
-        self.start = objective.check()
+        objective.check()
+        self.start = objective.value()
         self.objective = objective
         self.gradients = 0
         largest = max((t.numel() for batch, _ in objective.batches() for t in _tensors(batch)), default=1)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
 from scipy.optimize import nnls
 from scipy.special import roots_jacobi
 
@@ -110,27 +111,33 @@ def path_rule(scale: float, nodes: int = NODES) -> tuple[Array, Array]:
 
 
 def quadrature_error(b: Array, weights: Array, means: Sequence[Mean], scale: float) -> float:
-    """What the rule makes of Σ a_k/(b + t_k) + Σ a′_k/(b + t_k)² fitted to the means, against its integral.
+    """What the rule makes of a sum of poles fitted to the means, against the integral of that sum.
 
-    Such sums, with a ≥ 0, are what quadratic landscapes have. Where the means depart from them by more than their
-    standard errors allow, the rest counts as error too.
+    Quadratic landscapes have sums of 1/(b + t) and 1/(b + t)², and of −1/(t − b) and −1/(t − b)² for negative
+    curvatures, with amounts ≥ 0. Where the means depart from them by more than their standard errors allow, what the
+    rule makes of the rest is compared with the integral of a cubic spline through it.
     """
     values, errors = (np.array([getattr(m, name) for m in means]) for name in ("value", "standard_error"))
     if not errors.max() > 0:
         return 0.0
     errors = np.maximum(errors, 1e-3 * errors.max())
     t = np.geomspace(scale / 5, 30 * max(1.0, scale), 24)
-    columns = np.concatenate(
-        [np.ones((1, len(b))), -np.ones((1, len(b))), 1 / (b + t[:, None]), (b + t[:, None]) ** -2]
-    )
-    exact = np.concatenate([[1, -1], np.log1p(1 / t), 1 / (t * (1 + t))])
+    u = np.geomspace(1.1, 30, 8)
+    pole, negative = 1 / (b + t[:, None]), -1 / (u[:, None] - b)
+    one = np.ones((1, len(b)))
+    columns = np.concatenate([one, -one, pole, pole**2, negative, -(negative**2)])
+    exact = np.concatenate([[1, -1], np.log1p(1 / t), 1 / (t * (1 + t)), np.log1p(-1 / u), -1 / (u * (u - 1))])
     size = np.abs(columns).max(axis=1)
     amounts = nnls((columns / size[:, None] / errors).T, values / errors)[0] / size
-    rule = float(amounts @ (columns @ weights - exact))
+    rule = abs(float(amounts @ (columns @ weights - exact)))
+    rest = values - amounts @ columns
     noise = (weights * errors) ** 2
-    rest = float(((weights * (values - amounts @ columns)) ** 2 - noise).sum())
-    # Two standard deviations of the noise are none of the rule's.
-    return math.hypot(rule, math.sqrt(max(0.0, rest - 2 * math.sqrt(2 * float(noise @ noise)))))
+    # Noise alone stays below two standard deviations of its square.
+    if ((weights * rest) ** 2).sum() < noise.sum() + 2 * math.sqrt(2 * float(noise @ noise)):
+        return rule
+    kappa = math.log1p(1 / scale)
+    spline = CubicSpline(np.log1p(b / scale) / kappa, rest * kappa * (b + scale))
+    return rule + abs(float(weights @ rest - spline.integrate(0.0, 1.0)))
 
 
 def _integral(means: Sequence[Mean], weights: Array) -> tuple[float, float]:
