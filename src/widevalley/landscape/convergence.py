@@ -37,8 +37,8 @@ def chain_mean(draws: NDArray[np.float64]) -> Mean:
     autocorrelation ρ_t = 1 − (W − mean autocovariance at lag t)/V, the effective sample size is T K / (1 + 2 Σ ρ_t),
     summed over Geyer's initial monotone sequence (Statist. Sci. 1992) and never above T K log₁₀ T K (Vehtari et al.,
     Bayesian Anal. 2021, Sec. 3). Of 32 chains or more, which are short as a rule, the scatter of their means says more
-    than the correlation within them: it is then K V ÷ (B/T). The standard error is √(V / effective sample size). R-hat is √(V/W) over chains
-    split in halves.
+    than the correlation within them: it is then K V over the variance of those means. The standard error is
+    √(V / effective sample size). R-hat is √(V/W) over chains split in halves.
 
     Raises ValueError for fewer than 2 chains or 2 draws.
     """

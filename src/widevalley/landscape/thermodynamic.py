@@ -19,9 +19,9 @@ Array = NDArray[np.float64]
 
 # Points along the path; the test of the rule shows an error below 1e-5 of |Φ| for curvatures up to 10⁵ γ.
 NODES = 10
-# Draws per chain before the error is looked at: 1,024 in all, but at least as many of each chain, and how many times as
+# Draws per chain before the error is looked at: 512 in all, but at least as many of each chain, and how many times as
 # many may follow.
-FIRST_DRAWS = 1024
+FIRST_DRAWS = 512
 FEWEST_DRAWS, FEWEST_OF_FEW_CHAINS = 4, 50
 MOST_TIMES = 50.0
 
