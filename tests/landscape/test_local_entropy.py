@@ -77,24 +77,32 @@ def test_the_rule_is_exact_where_the_mean_loss_is_a_sum_of_poles() -> None:
 
 
 def test_the_error_of_the_rule_is_seen_and_noise_is_not_taken_for_it() -> None:
-    def means(b, values, noise):
-        moved = values + noise * np.random.default_rng(0).normal(size=len(b))
-        return [Mean(v, noise, 1.0, 1.0, 1.0) for v in moved]
+    def error(b, weights, function, noise, scale):
+        """With the variance that has to be: −d⟨f⟩/db at β = 1."""
+        values = function(b) + noise * np.random.default_rng(0).normal(size=len(b))
+        variances = (function(b - 1e-6) - function(b + 1e-6)) / 2e-6
+        means = [Mean(v, noise, variance, 1.0, 1.0) for v, variance in zip(values, variances, strict=True)]
+        return quadrature_error(b, weights, means, scale, 1.0)
 
     ratios = 10 ** np.linspace(0, 3, 50)
+
+    def poles(b):
+        return (0.5 / (np.asarray(b)[:, None] + 1 / ratios)).sum(axis=1)
+
     for nodes, least, most in ((3, 0.3, math.inf), (10, 0.0, 1e-2)):
         b, weights = path_rule(3e-3, nodes)
-        poles = np.array([(0.5 / (at + 1 / ratios)).sum() for at in b])
-        actual = abs(weights @ poles - 0.5 * np.log1p(ratios).sum())
-        found = quadrature_error(b, weights, means(b, poles, 1e-2), 3e-3)
-        assert max(least * actual, least) <= found <= most
+        actual = abs(weights @ poles(b) - 0.5 * np.log1p(ratios).sum())
+        assert max(least * actual, least) <= error(b, weights, poles, 1e-2, 3e-3) <= most
+
     b, weights = path_rule(0.1)
-    gentle = 1 / (b + 0.3)
-    assert quadrature_error(b, weights, means(b, gentle, 1e-2), 0.1) < 1e-3
-    # A mean loss that drops at one b, as where one valley takes over from another.
-    drop = 1.0 - 1.0 / (1 + np.exp(-60 * (b - 0.4)))
-    missed = abs(weights @ drop - quad(lambda t: 1 - 1 / (1 + math.exp(-60 * (t - 0.4))), 0, 1)[0])
-    assert quadrature_error(b, weights, means(b, drop, 1e-4), 0.1) > missed > 1e-3
+    assert error(b, weights, lambda t: 1 / (t + 0.3), 1e-2, 0.1) < 1e-3
+
+    def drop(t):
+        """A mean loss that falls at one b, as where one valley takes over from another."""
+        return 1 / (1 + np.exp(60 * (t - 0.4)))
+
+    missed = abs(weights @ drop(b) - quad(drop, 0, 1, points=[0.4])[0])
+    assert error(b, weights, drop, 1e-4, 0.1) > missed > 1e-3
 
 
 # ---------------------------------------------------------------------- not Gaussian

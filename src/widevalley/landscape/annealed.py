@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import torch
 from scipy.stats import norm, t
 
+from widevalley.landscape.convergence import ConvergenceWarning
 from widevalley.landscape.gibbs import GibbsSampler, Kernel, Progress
 from widevalley.landscape.thermodynamic import PathAverage
 
 # Variance aimed at of a run's log-weight: beyond, few runs carry the mean and its error.
 LOG_WEIGHT_VARIANCE = 1.0
 MOST_STAGES = 20_000
+# Of the runs; at the variance aimed at it is 1/e.
+LEAST_SHARE = 0.1
 
 
 def annealed(sampler: GibbsSampler, tolerance: float, progress: Progress) -> PathAverage:
@@ -54,6 +58,14 @@ def annealed(sampler: GibbsSampler, tolerance: float, progress: Progress) -> Pat
     weights = torch.softmax(log_weights, 0)
     # Few runs: Student's t, so that ± 1.96 of these still holds 95 %.
     student = float(t.ppf(0.975, chains - 1) / norm.ppf(0.975))
+    effective = 1 / float(weights.square().sum())
+    if effective < LEAST_SHARE * chains:
+        warnings.warn(
+            f"{effective:.1f} of {chains} runs carry the mean of the weights: take a smaller tolerance, more "
+            "chains, or a larger gamma",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
     error = student * math.sqrt(float((weights - 1 / chains).square().sum()) * chains / (chains - 1))
     return PathAverage(
         phi,
@@ -62,7 +74,7 @@ def annealed(sampler: GibbsSampler, tolerance: float, progress: Progress) -> Pat
         float(weights @ sampler.positions.square().sum(dim=1)),
         {
             "acceptance": acceptance,
-            "effective_sample_size": 1 / float(weights.square().sum()),
+            "effective_sample_size": effective,
             "stages": float(parts * len(kernels)),
         },
     )

@@ -180,6 +180,8 @@ class GibbsSampler:
         if self.chains * len(seen) >= DRAWS_PER_DIMENSION * len(self.x):
             pooled = torch.cat(seen)
             variances, basis = torch.linalg.eigh(torch.cov(pooled.T).reshape(len(self.x), len(self.x)))
+            # Not of chains that stood still.
+            variances = variances.clamp(min=1e-12 * float(variances[-1]) + 1e-300)
             self.kernel = replace(self.kernel, mean=pooled.mean(dim=0), precision=1 / variances, basis=basis)
         self._adapt(transitions)
 

@@ -19,10 +19,10 @@ Array = NDArray[np.float64]
 
 # Points along the path; the test of the rule shows an error below 1e-5 of |Φ| for curvatures up to 10⁵ γ.
 NODES = 10
-# Draws per chain before the error is looked at: 512 in all, but at least as many of each chain, and how many times as
-# many may follow.
+# Draws at a point before the error is looked at: of all chains together, and of each; and how many times as many there
+# may be in the end.
 FIRST_DRAWS = 512
-FEWEST_DRAWS, FEWEST_OF_FEW_CHAINS = 4, 50
+FEWEST_DRAWS, LOOPED_DRAWS = 4, 50
 MOST_TIMES = 50.0
 
 
@@ -42,8 +42,8 @@ def thermodynamic(sampler: GibbsSampler, tolerance: float, progress: Progress) -
     beta = sampler.beta
     scale = path_scale(sampler)
     b, weights = path_rule(scale)
-    fewest = FEWEST_DRAWS if sampler.loss.width > 1 else FEWEST_OF_FEW_CHAINS
-    count = max(fewest, math.ceil(FIRST_DRAWS / sampler.chains)) if sampler.loss.width > 1 else fewest
+    # Where each costs a call of its own, a first error from as few as show their correlation.
+    count = max(FEWEST_DRAWS, math.ceil(FIRST_DRAWS / sampler.chains)) if sampler.loss.width > 1 else LOOPED_DRAWS
     draws: list[Draws] = []
     states: list[State] = []
     for k, at in enumerate(b):
@@ -64,7 +64,7 @@ def thermodynamic(sampler: GibbsSampler, tolerance: float, progress: Progress) -
     progress("done", 1.0)
     for at, mean, drawn in zip(b, means, draws, strict=True):
         warn_if_unmixed(mean, drawn.acceptance, len(drawn.loss), f"at b = {at:.3g} of the path")
-    quadrature = beta * quadrature_error(b, weights, means, scale)
+    quadrature = beta * quadrature_error(b, weights, means, scale, beta)
     return PathAverage(
         phi,
         math.hypot(error, quadrature),
@@ -110,16 +110,25 @@ def path_rule(scale: float, nodes: int = NODES) -> tuple[Array, Array]:
     return scale * np.expm1(kappa * s), weights * scale * kappa * np.exp(kappa * s)
 
 
-def quadrature_error(b: Array, weights: Array, means: Sequence[Mean], scale: float) -> float:
+def quadrature_error(b: Array, weights: Array, means: Sequence[Mean], scale: float, beta: float) -> float:
     """What the rule makes of a sum of poles fitted to the means, against the integral of that sum.
 
     Quadratic landscapes have sums of 1/(b + t) and 1/(b + t)², and of −1/(t − b) and −1/(t − b)² for negative
     curvatures, with amounts ≥ 0. Where the means depart from them by more than their standard errors allow, what the
-    rule makes of the rest is compared with the integral of a cubic spline through it.
+    rule makes of the rest is compared with the integral of a cubic spline through it. And where ⟨f⟩_b falls between two
+    points by more than its slopes there, −β var f, let it, as where one valley takes over from another, it may fall
+    anywhere between them.
     """
-    values, errors = (np.array([getattr(m, name) for m in means]) for name in ("value", "standard_error"))
+    values, errors, variances = (
+        np.array([getattr(m, name) for m in means]) for name in ("value", "standard_error", "variance")
+    )
     if not errors.max() > 0:
         return 0.0
+    width = np.diff(b)
+    slopes = beta * np.maximum(variances[1:], variances[:-1])
+    # Noise alone is hardly ever four standard errors, nor the variances off by half.
+    surplus = -np.diff(values) - 1.5 * width * slopes - 4 * np.hypot(errors[1:], errors[:-1])
+    hidden = float(np.linalg.norm(np.maximum(surplus, 0.0) * width)) / math.sqrt(12)
     errors = np.maximum(errors, 1e-3 * errors.max())
     t = np.geomspace(scale / 5, 30 * max(1.0, scale), 24)
     u = np.geomspace(1.1, 30, 8)
@@ -134,10 +143,10 @@ def quadrature_error(b: Array, weights: Array, means: Sequence[Mean], scale: flo
     noise = (weights * errors) ** 2
     # Noise alone stays below two standard deviations of its square.
     if ((weights * rest) ** 2).sum() < noise.sum() + 2 * math.sqrt(2 * float(noise @ noise)):
-        return rule
+        return math.hypot(rule, hidden)
     kappa = math.log1p(1 / scale)
     spline = CubicSpline(np.log1p(b / scale) / kappa, rest * kappa * (b + scale))
-    return rule + abs(float(weights @ rest - spline.integrate(0.0, 1.0)))
+    return math.hypot(rule + abs(float(weights @ rest - spline.integrate(0.0, 1.0))), hidden)
 
 
 def _integral(means: Sequence[Mean], weights: Array) -> tuple[float, float]:
