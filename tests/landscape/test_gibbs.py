@@ -144,6 +144,15 @@ def test_effective_sample_size_is_that_of_an_autoregressive_chain(correlation: f
     assert max(m.r_hat for m in found) < 1.1
 
 
+@pytest.mark.parametrize("correlation", [0.0, 0.6])
+def test_the_error_of_many_short_chains_is_that_of_their_means(correlation: float) -> None:
+    """Too short for their correlation to be seen."""
+    found = [chain_mean(chains_of(correlation, length=5, chains=256, seed=seed)) for seed in range(60)]
+    scores = np.array([m.value / m.standard_error for m in found])
+    # Four standard deviations of a root mean square of 60 normal scores.
+    assert abs(np.sqrt(np.mean(scores**2)) - 1) < 4 / math.sqrt(2 * 60)
+
+
 def test_chains_apart_are_warned_of() -> None:
     apart = chain_mean(chains_of(0.0, shift=3.0))
     assert apart.r_hat > 1.5
