@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+
+from widevalley.landscape.batches import first_length, map_tensors, mean_cross_entropy, model_outputs
 
 # Two passes over the same samples in another order differ by rounding alone: a few 1e-7 of the loss in float32 here.
 SAME_LOSS = 1e-5
@@ -63,9 +64,9 @@ class Objective:
             raise ValueError("give either loss, or both outputs and criterion, or none of them for the cross-entropy")
         self.model, self.data, self.training = model, data, training
         if loss is None and outputs is None:
-            outputs, criterion = _outputs, _cross_entropy
+            outputs, criterion = model_outputs, mean_cross_entropy
         self._loss, self._outputs, self._criterion = loss, outputs, criterion
-        self._size = size or _first_length
+        self._size = size or first_length
         self.parameters = _trainable(model, parameters)
         devices = {p.device for p in self.parameters}
         if len(devices) > 1:
@@ -180,7 +181,7 @@ class Objective:
         with self._around():
             if self._loss is not None:
                 loss = self._loss(self.model, batch)
-            elif self._outputs is _outputs and isinstance(batch, Mapping):
+            elif self._outputs is model_outputs and isinstance(batch, Mapping):
                 loss = self.model(**batch).loss
             else:
                 loss = self.criterion(self.outputs(batch), batch)
@@ -196,7 +197,7 @@ class Objective:
 
         Raises ValueError if only the loss is known.
         """
-        if self._outputs is None or (self._outputs is _outputs and isinstance(batch, Mapping)):
+        if self._outputs is None or (self._outputs is model_outputs and isinstance(batch, Mapping)):
             raise ValueError(
                 "this needs the logits, and only the loss is known: make the Objective with outputs= and criterion="
             )
@@ -306,54 +307,3 @@ def _dropout(model: nn.Module) -> str | None:
         if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
             return str(name)
     return None
-
-
-def _outputs(model: nn.Module, batch: Any) -> Tensor:
-    result = model(_pair(batch)[0])
-    if not isinstance(result, Tensor):
-        raise ValueError(
-            f"model(inputs) gave {type(result).__name__}, not logits: give loss=, or outputs= and criterion="
-        )
-    return result
-
-
-def _cross_entropy(outputs: Tensor, batch: Any) -> Tensor:
-    return cross_entropy(outputs, _pair(batch)[1])
-
-
-def _pair(batch: Any) -> tuple[Any, Any]:
-    if not (isinstance(batch, tuple | list) and len(batch) == 2):
-        kind = f"{len(batch)} parts" if isinstance(batch, tuple | list) else type(batch).__name__
-        raise ValueError(f"a batch is {kind}, not (inputs, targets): give loss=, or outputs= and criterion=")
-    return batch[0], batch[1]
-
-
-def _tensors(item: Any) -> Iterator[Tensor]:
-    if isinstance(item, Tensor):
-        yield item
-    elif isinstance(item, Mapping):
-        for value in item.values():
-            yield from _tensors(value)
-    elif isinstance(item, tuple | list):
-        for value in item:
-            yield from _tensors(value)
-
-
-def _first_length(batch: Any) -> int:
-    first = next(_tensors(batch), None)
-    if first is None or first.ndim == 0:
-        raise ValueError("a batch has no tensor with a length: give size=, its number of samples")
-    return len(first)
-
-
-def map_tensors(item: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """A batch with ``function`` of each of its tensors."""
-    if isinstance(item, Tensor):
-        return function(item)
-    if isinstance(item, Mapping):
-        return {key: map_tensors(value, function) for key, value in item.items()}
-    if isinstance(item, tuple) and hasattr(item, "_fields"):
-        return type(item)(*(map_tensors(value, function) for value in item))
-    if isinstance(item, tuple | list):
-        return type(item)(map_tensors(value, function) for value in item)
-    return item

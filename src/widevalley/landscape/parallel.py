@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from widevalley.landscape.objective import Objective, _tensors, zero_where_unused
+from widevalley.landscape.batches import tensors
+from widevalley.landscape.objective import Objective, zero_where_unused
 
 # Numbers that a tensor of one vectorised call may hold: 2²² in float64 are 32 MiB, and a call holds some eight.
 ELEMENTS = 2**22
@@ -31,7 +32,7 @@ class ParallelLoss:
         self.start = objective.value()
         self.objective = objective
         self.gradients = 0
-        largest = max((t.numel() for batch, _ in objective.batches() for t in _tensors(batch)), default=1)
+        largest = max((t.numel() for batch, _ in objective.batches() for t in tensors(batch)), default=1)
         self.width = max(1, ELEMENTS // (8 * max(objective.n, largest)))
         self._caller = _Caller(objective)
         names = {id(p): name for name, p in self._caller.named_parameters()}

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
-from widevalley.landscape.objective import Objective, map_tensors, zero_where_unused
+from widevalley.landscape.batches import map_tensors
+from widevalley.landscape.objective import Objective, zero_where_unused
 from widevalley.landscape.products import twice_differentiable
 
 # Numbers in the gradients that are held at a time.

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from widevalley.landscape.objective import Objective, map_tensors, parameter_names
+from widevalley.landscape.batches import map_tensors
+from widevalley.landscape.objective import Objective, parameter_names
 
 # Rounding alone makes less of a difference in float32.
 SAME_LOSS = 1e-3
