@@ -1,5 +1,6 @@
 """How wide a valley is: curvature, local entropy and sharpness of a trained network."""
 
+from widevalley.landscape.compare import WidthRow, Widths, compare_widths
 from widevalley.landscape.convergence import ConvergenceWarning
 from widevalley.landscape.cost import HessianPlan, plan
 from widevalley.landscape.density import Density, spectral_density
@@ -40,6 +41,9 @@ __all__ = [
     "Spectrum",
     "StochasticAverage",
     "Surface",
+    "WidthRow",
+    "Widths",
+    "compare_widths",
     "exact_hessian",
     "fisher_diagonal",
     "fisher_from_adam",

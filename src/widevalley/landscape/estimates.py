@@ -62,10 +62,10 @@ def trace(objective: Objective, *, products: int = 120, seed: int = 0, progress:
     sketch = many_products(objective, random_vectors(objective, sketched, generator))
     tell(1 / 4)
     basis = torch.linalg.qr(sketch.T).Q.T.contiguous()
-    captured = float(_forms(objective, basis).sum())
+    captured = float(quadratic_forms(objective, basis).sum())
     tell(1 / 2)
     signs = random_vectors(objective, products - 2 * sketched, generator).sign()
-    rest = _forms(objective, orthogonalise(signs, basis)[0])
+    rest = quadratic_forms(objective, orthogonalise(signs, basis)[0])
     tell(1.0)
     return Estimate(
         captured + float(rest.mean()),
@@ -147,7 +147,7 @@ def _identity(objective: Objective) -> Tensor:
     return torch.eye(objective.n, dtype=working_type(objective), device=objective.device)
 
 
-def _forms(objective: Objective, rows: Tensor) -> Tensor:
+def quadratic_forms(objective: Objective, rows: Tensor) -> Tensor:
     """rᵀ H r of each row, float64 on the CPU."""
     return (rows * many_products(objective, rows)).sum(1, dtype=torch.float64).cpu()
 

@@ -112,6 +112,20 @@ class Objective:
         other._around = around or self._around
         return other
 
+    def tempered(self, scale: float) -> Objective:
+        """The same objective with its outputs times ``scale``: logits at the temperature 1/scale.
+
+        Raises ValueError if only the loss is known.
+        """
+        inner = self._outputs
+        if inner is None:
+            raise ValueError(
+                "only the loss is known, so that its logits cannot be scaled: give outputs= and criterion="
+            )
+        other = copy.copy(self)
+        other._outputs, other._start = (lambda model, batch: scale * inner(model, batch)), None
+        return other
+
     # ------------------------------------------------------------------ vectors
 
     def vector(self) -> Tensor:
@@ -128,7 +142,7 @@ class Objective:
             raise ValueError(f"a vector of shape {tuple(vector.shape)} does not fit {self.n} parameters")
         parts = vector.to(self.device).split([p.numel() for p in self.parameters], dim=-1)
         lead = vector.shape[:-1]
-        return [part.reshape(*lead, *p.shape).to(p.dtype) for part, p in zip(parts, self.parameters, strict=True)]
+        return [part.reshape((*lead, *p.shape)).to(p.dtype) for part, p in zip(parts, self.parameters, strict=True)]
 
     @contextmanager
     def at(self, vector: Tensor) -> Iterator[None]:
