@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from widevalley.experiments import data as datasets
+from widevalley.experiments import environment
 from widevalley.experiments.networks import small_mnist_fc
 from widevalley.landscape import Objective, exact_hessian, hessian_eigenvalues
 from widevalley.landscape.band import reduce_to_band
@@ -157,6 +158,9 @@ def mnist(arguments: argparse.Namespace) -> None:
         "images": arguments.images,
         "epochs": arguments.epochs,
         "threads": torch.get_num_threads(),
+        "seed": 0,
+        "versions": environment.versions(),
+        "machine": environment.machine(),
         "validation_error": error,
         "loss": value,
         "gradient_norm": float(gradient.norm()),

@@ -201,6 +201,21 @@ def test_targets_of_the_outputs_own_type() -> None:
     assert curves["soft"].optimum == pytest.approx(curves["hard"].optimum, rel=1e-3)
 
 
+def test_errors_of_differences() -> None:
+    """Paired traces tell 2 % apart where the intervals overlap; λ_max by too few products is known to its residual."""
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(20, 40, generator=generator, dtype=torch.float64)
+    q, _ = torch.linalg.qr(torch.randn(20, 20, generator=generator, dtype=torch.float64))
+    matrix = root @ root.T / 40
+    networks = {"a": hidden(matrix, 1.0), "near": hidden(0.98 * matrix, 1.0), "turned": hidden(q @ matrix @ q.T, 1.0)}
+    table = compare_widths(networks, products=8)
+    summed, top = table.row("element_trace"), table.row("element_lambda_max")
+    assert summed.intervals["near"][1] > summed.intervals["a"][0]
+    assert summed.verdicts == {"near": "wider", "turned": "undecided"}
+    assert abs(top.estimates["turned"].value / top.estimates["a"].value - 1) > 1e-5
+    assert top.verdicts["turned"] == "undecided"
+
+
 def test_measures_that_contradict_each_other_are_undecided() -> None:
     """A larger λ_max with a smaller trace."""
     one = torch.diag(torch.tensor([1.0, 1, 1, 1], dtype=torch.float64))
