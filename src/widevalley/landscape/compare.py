@@ -128,8 +128,8 @@ def compare_widths(
     rounding (1e-6 of the value in float64, 2e-3 in float32) are undecided always. The overall verdict is "wider" only
     where every invariant measure says so, at 95 % divided by the number of networks compared with the first; a demand
     on all needs no correction for the number of measures (intersection-union test, Berger 1982). So measures that
-    disagree leave it undecided. Beside a network that hardly fits, all are measured near its loss, at logits close to 0:
-    compare networks that are trained.
+    disagree leave it undecided. Beside a network that hardly fits, all are measured near its loss, at logits close to
+    0: compare networks that are trained.
     Errors are those of the measures for these weights and data; of other seeds or samples they say nothing.
 
     Args:
