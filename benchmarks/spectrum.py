@@ -8,8 +8,9 @@ the reduction to a band and by scipy.linalg.eigh, interleaved; medians with quar
 
 The second trains 784-hidden-10 by SGD on MNIST (64: the paper's small-mnistfc, 50,890 parameters), takes its exact
 Hessian on so many class-balanced training images, and writes one JSON object: every eigenvalue, their sum, the noise
-floor, seconds of each part, peak memory, and what tells a minimum from another place. With --folder a killed run goes
-on with the same arguments.
+floor, seconds of each part, peak memory, what tells a minimum from another place, and the twenty largest eigenvalues
+and the trace on other images. With --epochs 0 it is the spectrum at initialisation. With --folder a killed run goes on
+with the same arguments.
 """
 
 from __future__ import annotations
@@ -32,12 +33,13 @@ from torch import Tensor, nn
 from widevalley.experiments import data as datasets
 from widevalley.experiments import environment
 from widevalley.experiments.networks import small_mnist_fc
-from widevalley.landscape import Objective, exact_hessian, hessian_eigenvalues
+from widevalley.landscape import Objective, exact_hessian, hessian_eigenvalues, top_eigenpairs, trace
 from widevalley.landscape.band import reduce_to_band
 from widevalley.landscape.cost import cost
 from widevalley.landscape.rounding import in_float64
 
 BATCH, LEARNING_RATE, MOMENTUM = 128, 0.01, 0.9
+TOP = 20
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -123,14 +125,33 @@ def trained(train: datasets.Split, hidden: int, epochs: int) -> nn.Module:
     return model
 
 
-def balanced(split: datasets.Split, count: int) -> datasets.Split:
-    """``count`` images of which each class has as many as any other, within one; seed 0."""
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
+def balanced(split: datasets.Split, count: int, seed: int) -> datasets.Split:
+    """``count`` images of which each class has as many as any other, within one."""
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
     place = torch.zeros(len(split), dtype=torch.int64)
     for label in split.targets.unique():
         of_class = order[split.targets[order] == label]
         place[of_class] = torch.arange(len(of_class))
     return split.take(order[place[order].argsort(stable=True)][:count])
+
+
+def outermost(model: nn.Module, images: datasets.Split) -> dict[str, object]:
+    """The largest eigenvalues, the most negative one and the trace, all in float32, from products alone."""
+    objective = Objective(model, data=list(zip(images.inputs.split(1024), images.targets.split(1024), strict=True)))
+    value, gradient = objective.value_and_gradient()
+    # The error of an eigenvalue is of second order in its residual.
+    ends = top_eigenpairs(objective, TOP, tolerance=1e-4, products=6000)
+    whole = trace(objective)
+    return {
+        "images": len(images),
+        "loss": value,
+        "gradient_norm": float(gradient.norm()),
+        "largest": [float(f"{value:.7g}") for value in ends.values.flip(0)[:TOP].tolist()],
+        "most_negative": float(ends.values[0]),
+        "largest_residual": float(ends.residuals.max()),
+        "trace": whole.value,
+        "trace_standard_error": whole.standard_error,
+    }
 
 
 def mnist(arguments: argparse.Namespace) -> None:
@@ -139,7 +160,10 @@ def mnist(arguments: argparse.Namespace) -> None:
     model = trained(data.train, arguments.hidden, arguments.epochs)
     with torch.no_grad():
         error = float((model(data.validation.inputs).argmax(1) != data.validation.targets).float().mean())
-    images = balanced(data.train, arguments.images)
+    images = balanced(data.train, arguments.images, seed=0)
+    others = {f"subset {seed}": balanced(data.train, arguments.images, seed) for seed in (1, 2)}
+    others["training set"] = data.train
+    elsewhere = {name: outermost(model, split) for name, split in others.items()}
     # In float64 the same weights, so that the two spectra are of the same point.
     model = model.to(dtype)
     batches = [(x.to(dtype), y) for x, y in zip(images.inputs.split(1024), images.targets.split(1024), strict=True)]
@@ -170,12 +194,13 @@ def mnist(arguments: argparse.Namespace) -> None:
         "asymmetry": spectrum.asymmetry,
         "noise_floor": spectrum.noise_floor,
         "trace": float(spectrum.eigenvalues.sum()),
+        "elsewhere": elsewhere,
         "seconds": dict(spectrum.seconds),
         # In KiB on Linux, in bytes on macOS.
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
         "eigenvalues": [float(f"{value:.9g}") for value in spectrum.eigenvalues.tolist()],
     }
-    shown = {name: value for name, value in record.items() if name != "eigenvalues"}
+    shown = {name: value for name, value in record.items() if name not in ("eigenvalues", "elsewhere")}
     print(json.dumps(shown | {"top": spectrum.eigenvalues[-5:].tolist(), "bottom": spectrum.eigenvalues[:5].tolist()}))
     if arguments.out is not None:
         with arguments.out.open("a", encoding="utf-8") as file:

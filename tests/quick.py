@@ -9,9 +9,9 @@ from torch import nn
 from widevalley.experiments.compare import Plan
 from widevalley.experiments.data import Data
 from widevalley.experiments.methods import METHODS
+from widevalley.experiments.records import Record
 from widevalley.experiments.tasks import TASKS, Task
 from widevalley.experiments.train import Unit
-from widevalley.experiments.writing import Record
 
 
 def network() -> nn.Module:

@@ -136,7 +136,7 @@ def process(*arguments: str, small_files: bool = False) -> subprocess.Popen[str]
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no limits on the size of files to set there")
 def test_a_disk_that_is_full_is_a_message_and_loses_nothing(compared: tuple[Path, str], tmp_path: Path) -> None:
-    """The weights of the first final run do not fit any more."""
+    """From the first file on that is longer than the limit; what is smaller is written."""
     full = process(*QUICK, "--out", str(tmp_path), small_files=True)
     _, said = full.communicate(timeout=120)
     assert full.returncode == 4

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from widevalley.experiments.records import Record
 from widevalley.experiments.train import Unit
-from widevalley.experiments.writing import Record
 
 # Seconds without a line, where there is no bar, after which an evaluation is told.
 SILENCE = 30.0

@@ -10,8 +10,9 @@ import torch
 from test_train import StopsAt
 
 from widevalley.experiments.checkpoints import Checkpoints
+from widevalley.experiments.records import rounded
 from widevalley.experiments.train import Quiet, Stopped, run
-from widevalley.experiments.writing import rounded, write
+from widevalley.writing import write
 
 
 def test_the_newest_state_comes_back_and_two_are_kept(tmp_path: Path) -> None:

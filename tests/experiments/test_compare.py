@@ -17,9 +17,9 @@ from widevalley.experiments.checkpoints import Checkpoints
 from widevalley.experiments.compare import choose, compare
 from widevalley.experiments.folder import Folder, FolderError
 from widevalley.experiments.methods import METHODS
+from widevalley.experiments.records import Record, rounded
 from widevalley.experiments.tasks import TASKS, TaskError
 from widevalley.experiments.train import Quiet, Stopped, Unit
-from widevalley.experiments.writing import Record, rounded
 
 PLAN = quick.plan("sgd", "entropy-sgd")
 

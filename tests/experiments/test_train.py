@@ -10,9 +10,9 @@ import torch
 from widevalley.experiments import train
 from widevalley.experiments.checkpoints import Checkpoints
 from widevalley.experiments.methods import METHODS
+from widevalley.experiments.records import Record
 from widevalley.experiments.tasks import TASKS
 from widevalley.experiments.train import Minibatches, Quiet, Stopped, evaluation_steps, run
-from widevalley.experiments.writing import Record
 
 DIGITS = TASKS["digits"]
 

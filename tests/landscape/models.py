@@ -23,6 +23,18 @@ def objective(**changes):
     return Objective(network(**changes), data=data(dtype=changes.get("dtype", torch.float64)))
 
 
+class Recurrent(nn.Module):
+    """Logits (samples, 3) of (samples, positions, 4)."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.LSTM(4, 5, batch_first=True)
+        self.out = nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.out(self.inner(x)[0].mean(1))
+
+
 class Quadratic(nn.Module):
     """f(w) = ½ wᵀ A w − bᵀ w, whatever the batch; A of shape (n, n)."""
 

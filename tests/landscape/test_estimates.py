@@ -51,7 +51,7 @@ def test_the_trace_and_the_coverage_of_its_error() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("gamma", "steps"), [(0.3, 20), (0.102, 6)])
+@pytest.mark.parametrize(("gamma", "steps"), [(0.3, 12), (0.102, 6)])
 def test_the_log_determinant_and_the_coverage_of_its_error(gamma, steps) -> None:
     """Over 40 seeds; at six steps the bracket of the quadrature is part of the error."""
     objective = models.quadratic(symmetric(VALUES))
@@ -66,8 +66,9 @@ def test_the_log_determinant_and_the_coverage_of_its_error(gamma, steps) -> None
 def test_gauss_and_radau_bracket_the_log_determinant() -> None:
     """The half width falls to rounding as the steps grow, and the estimates of the same probes come together."""
     objective = models.quadratic(symmetric(VALUES))
-    found = {steps: log_determinant(objective, 0.11, probes=2, steps=steps) for steps in (2, 4, 8, 16, 78)}
-    best = found[78]
+    found = {steps: log_determinant(objective, 0.11, probes=2, steps=steps) for steps in (2, 4, 8, 16, 49)}
+    best = found[49]
+    assert best.standard_error is not None
     assert best.diagnostics["quadrature"] < 1e-8
     widths = [found[steps].diagnostics["quadrature"] for steps in (2, 4, 8, 16)]
     assert widths == sorted(widths, reverse=True)
@@ -103,16 +104,24 @@ def test_products_are_counted(monkeypatch) -> None:
 def test_small_networks_are_exact() -> None:
     objective = models.objective()
     dense = models.dense(objective)
-    exact = trace(objective, products=156)
+    exact = trace(objective, products=39)
     assert exact.standard_error is None
     assert exact.value == pytest.approx(float(dense.trace()), rel=1e-12)
-    assert trace(objective, products=155).standard_error > 0
+    assert trace(objective, products=38).standard_error > 0
     values = torch.linspace(-0.4, 3, 15, dtype=torch.float64)
     small = models.quadratic(symmetric(values))
     found = log_determinant(small, 0.5)
     assert found.standard_error is None
     expected = torch.log(values + 0.5).sum()
     assert found.value == pytest.approx(float(expected), rel=1e-12)
+    gamma = 0.05 - float(torch.linalg.eigvalsh(dense)[0])
+    within = log_determinant(objective, gamma, probes=3, steps=13)
+    assert within.standard_error is None
+    assert within.diagnostics["products"] == 39
+    assert within.value == pytest.approx(
+        float(torch.logdet(dense + gamma * torch.eye(39, dtype=dense.dtype))), rel=1e-10
+    )
+    assert log_determinant(objective, gamma, probes=2, steps=19).standard_error > 0
 
 
 def test_a_network_against_its_dense_hessian() -> None:
@@ -122,7 +131,7 @@ def test_a_network_against_its_dense_hessian() -> None:
     assert abs(found.value - float(values.sum())) < 4 * found.standard_error
     gamma = 0.05 - float(values[0])
     told = []
-    found = log_determinant(objective, gamma, progress=lambda what, done: told.append((what, done)))
+    found = log_determinant(objective, gamma, probes=8, steps=12, progress=lambda what, done: told.append((what, done)))
     assert abs(found.value - float(torch.log(values + gamma).sum())) < 4 * found.standard_error
     assert found.diagnostics["lambda_min"] == pytest.approx(float(values[0]), rel=1e-9)
     assert all(0 < done <= 1 for _, done in told)
@@ -141,15 +150,15 @@ def test_a_hutchpp_sketch_leaves_little_of_a_low_rank() -> None:
 def test_an_indefinite_matrix_is_refused_with_the_gamma_that_would_do(n) -> None:
     objective = models.quadratic(symmetric(torch.linspace(-0.4, 3, n)))
     with pytest.raises(ValueError, match=r"not positive definite: λ_min = -0.4.*Give a gamma above 0.4"):
-        log_determinant(objective, 0.3)
-    assert math.isfinite(log_determinant(objective, 0.41).value)
+        log_determinant(objective, 0.3, probes=2, steps=20)
+    assert math.isfinite(log_determinant(objective, 0.41, probes=2, steps=20).value)
 
 
 def test_flat_directions_in_float32_need_a_gamma_above_rounding() -> None:
     values = torch.cat([torch.full((30,), 50.0), torch.zeros(30)])
     with pytest.raises(ValueError, match="float64 has the smaller error"):
-        log_determinant(models.quadratic(symmetric(values, torch.float32)), 1e-7)
-    found = log_determinant(models.quadratic(symmetric(values)), 1e-7)
+        log_determinant(models.quadratic(symmetric(values, torch.float32)), 1e-7, probes=2, steps=20)
+    found = log_determinant(models.quadratic(symmetric(values)), 1e-7, probes=2, steps=20)
     truth = float(torch.log(values.double() + 1e-7).sum())
     assert abs(found.value - truth) < 4 * found.standard_error
 

@@ -133,17 +133,8 @@ def test_batch_norm_in_training_mode() -> None:
 
 
 def test_an_lstm_on_a_cpu() -> None:
-    class Recurrent(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = nn.LSTM(4, 5, batch_first=True)
-            self.out = nn.Linear(5, 3)
-
-        def forward(self, x):
-            return self.out(self.inner(x)[0][:, -1])
-
     torch.manual_seed(0)
-    objective = Objective(Recurrent().double(), data=[(torch.randn(6, 7, 4).double(), torch.arange(6) % 3)])
+    objective = Objective(models.Recurrent().double(), data=[(torch.randn(6, 7, 4).double(), torch.arange(6) % 3)])
     assert_eigenpairs(objective)
     density = spectral_density(objective, probes=2, steps=10)
     assert density.nodes.max() <= top_eigenpairs(objective, 1).values[-1] + 1e-9

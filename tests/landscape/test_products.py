@@ -69,18 +69,9 @@ def test_products_of_attention_and_recurrent_networks() -> None:
         def forward(self, x):
             return self.out(self.inner(x, x, x, need_weights=False)[0].mean(1))
 
-    class Recurrent(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = nn.LSTM(4, 5, batch_first=True)
-            self.out = nn.Linear(5, 3)
-
-        def forward(self, x):
-            return self.out(self.inner(x)[0].mean(1))
-
     torch.manual_seed(0)
     batches = [(torch.randn(6, 7, 4).double(), torch.arange(6) % 3)]
-    for model in (Attending().double(), Recurrent().double()):
+    for model in (Attending().double(), models.Recurrent().double()):
         objective = Objective(model, data=batches)
         rows = vectors(objective, 3)
         found = hessian_vector_product(objective, rows)

@@ -97,7 +97,9 @@ def test_a_double_well_is_smoothed_as_by_quadrature() -> None:
         return 4 * y**3 - 4 * y
 
     def moment(power: int) -> float:
-        density = lambda e: math.exp(-(e**2) / 2) / math.sqrt(2 * math.pi)  # noqa: E731
+        def density(e: float) -> float:
+            return math.exp(-(e**2) / 2) / math.sqrt(2 * math.pi)
+
         return quad(lambda e: slope(x + sigma * e) ** power * density(e), -9, 9)[0]
 
     expected, spread = moment(1), math.sqrt(moment(2) - moment(1) ** 2)

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from widevalley.experiments.extras import needs_extra
-from widevalley.experiments.writing import Record
+from widevalley.experiments.records import Record
 
 # What a record says of when it was taken, and what it is; the rest is drawn.
 _NOT_DRAWN = {"kind", "gradients"}
 
 
-def require_board() -> None:
-    """Raises MissingExtra if TensorBoard is not installed."""
+def writer() -> Callable[[str], Any]:
+    """From a folder to what writes event files there. Raises MissingExtra if TensorBoard is not installed."""
     with needs_extra("tensorboard"):
-        import torch.utils.tensorboard.writer  # noqa: F401
+        from torch.utils.tensorboard.writer import SummaryWriter
+    return SummaryWriter
 
 
 class Board:
     """Event files under ``folder``, which is written anew: a run that goes on tells its earlier records again."""
 
     def __init__(self, folder: Path) -> None:
-        require_board()
-        from torch.utils.tensorboard.writer import SummaryWriter
-
+        make = writer()
         shutil.rmtree(folder, ignore_errors=True)
-        self._writer = SummaryWriter(str(folder))
+        self._writer = make(str(folder))
         self._told = 0
 
     def tell(self, records: list[Record]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from widevalley.experiments.writing import write
+from widevalley.writing import write
 
 KEPT = 2
 # Seconds of training that a kill may cost. Writing mnistfc's state takes about 0.1 s.
@@ -53,13 +53,13 @@ class Checkpoints:
         self.last = time.monotonic()
         return path
 
-    def load(self, device: str = "cpu") -> dict[str, Any] | None:
+    def load(self) -> dict[str, Any] | None:
         """The newest state that is whole, None where there is none; damaged ones are told of and deleted."""
         while files := self._files():
             path = files[0]
             payload = path.read_bytes()
             if path.stem.rpartition("-")[2] == _digest(payload):
-                state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
+                state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
                 return state
             going_on = "from the one before it" if files[1:] else "from the start: there is no other"
             self.warn(f"{path} is damaged (its SHA-256 is not the one in its name): going on {going_on}")

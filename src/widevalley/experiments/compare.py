@@ -12,15 +12,14 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from widevalley.experiments import train
-from widevalley.experiments.board import require_board
+from widevalley.experiments import board, train
 from widevalley.experiments.data import Data
 from widevalley.experiments.folder import Folder
 from widevalley.experiments.methods import Method
 from widevalley.experiments.recording import Progress, Recorder, configuration
+from widevalley.experiments.records import Record, rounded
 from widevalley.experiments.tasks import Task
 from widevalley.experiments.train import Stopped, Unit
-from widevalley.experiments.writing import Record, rounded
 
 # Seeds of tuning are none of the final ones.
 FIRST_TUNING_SEED = 1000
@@ -87,7 +86,7 @@ def compare(plan: Plan, data: Data, path: Path, resume: bool, progress: Progress
     for method in plan.methods:
         method.settings(method.learning_rates[0], plan.task.gradients(size, plan.epochs))
     if plan.tensorboard:
-        require_board()
+        board.writer()
     train.rehearse(plan.task, data)
     folder = Folder(path)
     header = _header(plan, data)
@@ -180,8 +179,8 @@ class _Worker:
         self.progress.unit(unit)
         checkpoints = folder.checkpoints(unit, self.progress.warn)
         header = self._configuration(unit)
-        board = folder.board(unit) if plan.tensorboard else None
-        recorder = Recorder(unit, header, folder.records(unit), self.progress, folder.weights(unit), board=board)
+        events = folder.board(unit) if plan.tensorboard else None
+        recorder = Recorder(unit, header, folder.records(unit), self.progress, folder.weights(unit), board=events)
         with recorder:
             records, network = train.run(unit, plan.task, self.data, recorder, checkpoints, plan.device)
             if network is not None and unit.phase == "final":

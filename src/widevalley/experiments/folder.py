@@ -18,8 +18,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from widevalley.experiments.checkpoints import Checkpoints
+from widevalley.experiments.records import Record, rounded
 from widevalley.experiments.train import Unit
-from widevalley.experiments.writing import PARTIAL, Record, rounded, write
+from widevalley.writing import PARTIAL, write
 
 # What may stand in a folder that holds no comparison yet; and in one whose plan was lost, which --resume writes anew.
 _BEFORE = {"locks", f"comparison.json{PARTIAL}"}

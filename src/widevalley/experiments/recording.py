@@ -10,10 +10,10 @@ from torch import nn
 
 from widevalley.experiments import environment
 from widevalley.experiments.board import Board
+from widevalley.experiments.records import Record, write_lines
 from widevalley.experiments.tasks import Task
 from widevalley.experiments.train import Unit
 from widevalley.experiments.weights import save_weights
-from widevalley.experiments.writing import Record, write_lines
 
 
 class Progress(Protocol):

@@ -21,7 +21,7 @@ from widevalley.experiments import plots, summaries, tables
 from widevalley.experiments.results import Comparison, read
 from widevalley.experiments.summaries import Difference
 from widevalley.experiments.tables import plus_minus
-from widevalley.experiments.writing import PARTIAL, write
+from widevalley.writing import PARTIAL, write
 
 __all__ = ["plus_minus", "write_report"]
 

@@ -50,9 +50,10 @@ def schedule_free(params: Iterable[nn.Parameter], lr: float, seed: int, steps: i
     """Defazio et al., arXiv:2405.15682. In training mode from the start."""
     with needs_extra("rivals"):
         from schedulefree import SGDScheduleFree
-    optimizer: Any = SGDScheduleFree(params, lr, **{"momentum": 0.9, "warmup_steps": steps // 20, **settings})
-    optimizer.train()
-    return optimizer  # type: ignore[no-any-return]
+    built: Any = SGDScheduleFree(params, lr, **{"momentum": 0.9, "warmup_steps": steps // 20, **settings})
+    built.train()
+    optimizer: Optimizer = built
+    return optimizer
 
 
 @contextmanager

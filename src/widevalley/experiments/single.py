@@ -12,15 +12,15 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from widevalley.experiments import train
-from widevalley.experiments.board import require_board
+from widevalley.experiments import board, train
 from widevalley.experiments.checkpoints import Checkpoints
 from widevalley.experiments.data import Data
 from widevalley.experiments.folder import FolderError, differences, make, read_json
 from widevalley.experiments.recording import Progress, Recorder, configuration
+from widevalley.experiments.records import Record
 from widevalley.experiments.tasks import Task
 from widevalley.experiments.train import Unit
-from widevalley.experiments.writing import PARTIAL, Record
+from widevalley.writing import PARTIAL
 
 # What may stand in a folder that holds no run yet.
 _BEFORE = {"lock", f"metrics.jsonl{PARTIAL}"}
@@ -50,7 +50,7 @@ def train_one(
     header = configuration(unit, task, changes, device)
     path = folder / "metrics.jsonl"
     if tensorboard:
-        require_board()
+        board.writer()
     train.rehearse(task, data)
     names = {item.name for item in folder.iterdir()} if folder.is_dir() else set()
     if not path.exists() and not names <= (_BEFORE | _OURS if resume else _BEFORE):
@@ -78,11 +78,11 @@ def _run(
     if not (folder / "metrics.jsonl").exists():
         # They may be of another run.
         checkpoints.clear()
-    board = folder / "tensorboard" if tensorboard else None
+    events = folder / "tensorboard" if tensorboard else None
     progress.start(1, unit.gradients)
     progress.unit(unit)
     with Recorder(
-        unit, header, folder / "metrics.jsonl", progress, folder / "center.safetensors", along=True, board=board
+        unit, header, folder / "metrics.jsonl", progress, folder / "center.safetensors", along=True, board=events
     ) as recorder:
         records, _ = train.run(unit, task, train.on(data, device), recorder, checkpoints, device)
         recorder.write(records)

@@ -19,8 +19,8 @@ from widevalley.experiments.evaluation import Evaluator, score, subset
 from widevalley.experiments.learner import Diverged
 from widevalley.experiments.methods import Method
 from widevalley.experiments.perturbation import rise_of_loss
+from widevalley.experiments.records import Record
 from widevalley.experiments.tasks import Task, TaskError
-from widevalley.experiments.writing import Record
 from widevalley.optim.chain import Chain
 
 EVALUATIONS = 20

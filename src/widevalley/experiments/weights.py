@@ -9,7 +9,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import nn
 
-from widevalley.experiments.writing import write
+from widevalley.writing import write
 
 
 def save_weights(network: nn.Module, path: Path, description: dict[str, Any]) -> None:

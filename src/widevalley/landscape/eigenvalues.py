@@ -21,7 +21,8 @@ from widevalley.landscape.hessian import Progress, assemble, identity, open_stor
 from widevalley.landscape.objective import Objective
 from widevalley.landscape.products import hessian_vector_product
 from widevalley.landscape.rounding import in_float64, norm_bound
-from widevalley.landscape.store import BLOCK_BYTES, Checkpoints, replace
+from widevalley.landscape.store import BLOCK_BYTES, Checkpoints
+from widevalley.writing import write
 
 # Each writes half the matrix: seconds.
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
@@ -127,7 +128,7 @@ def _save_basis(folder: Path, basis: Tensor) -> None:
     if not (folder / "basis.npy").exists():
         stream = io.BytesIO()
         np.save(stream, basis.cpu().numpy())
-        replace(folder / "basis.npy", stream.getvalue())
+        write(folder / "basis.npy", stream.getvalue())
 
 
 class _Stopwatch:

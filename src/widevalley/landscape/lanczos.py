@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -112,6 +113,20 @@ def top_eigenpairs(
         ValueError: k too large for n, or the objective's errors.
         RuntimeError: not converged within the budget.
     """
+    pairs, left = outermost(objective, k, tolerance, products, seed, progress)
+    bound = pairs.diagnostics["tolerance"]
+    if left > bound:
+        raise RuntimeError(
+            f"after {pairs.diagnostics['products']} products the largest residual is {left:.2g}, above {bound:.2g} = "
+            "tolerance·max|λ|: give more products=, or a larger tolerance="
+        )
+    return pairs
+
+
+def outermost(
+    objective: Objective, k: int, tolerance: float | None, products: int, seed: int, progress: Progress | None
+) -> tuple[Eigenpairs, float]:
+    """``top_eigenpairs``, as far as the budget goes; and the largest residual, as the recurrence carries it."""
     n = objective.n
     integer("k", k, minimum=1)
     if 2 * k > n:
@@ -142,27 +157,24 @@ def top_eigenpairs(
         triangle = torch.linalg.qr(rest.T, mode="r").R.to("cpu", torch.float64)
         left = torch.linalg.vector_norm(triangle @ y[held:size], dim=0)
         bound = tolerance * float(values.abs().max())
-        if size == n or (size >= 2 * k and float(left[wanted].max()) <= bound):
+        found = 0.0 if size == n else float(left[wanted].max()) if size >= 2 * k else math.inf
+        if found <= bound or taken + k > products:
             break
         if progress is not None:
-            progress(f"top eigenpairs: largest residual {float(left[wanted].max()):.1e}", taken / products)
-        if taken + k > products:
-            raise RuntimeError(
-                f"after {taken} products the largest residual is {float(left[wanted].max()):.2g}, above "
-                f"{bound:.2g} = tolerance·max|λ|: give more products=, or a larger tolerance="
-            )
+            progress(f"top eigenpairs: largest residual {found:.1e}", taken / products)
         width = min(k, n - size)
         if size + width > largest:
             size = _restart(rows, t, values, y, keep=min(largest - k, max(2 * k, largest // 3)))
         block = _completed(rest, rows[:size], width, generator, _nothing(rows[:size], t[:size, :size]))
     vectors = y[:, wanted].T.to(rows) @ rows[:size]
     residuals = many_products(objective, vectors) - values[wanted].to(rows)[:, None] * vectors
-    return Eigenpairs(
+    pairs = Eigenpairs(
         values[wanted].to(objective.device),
         vectors.to(objective.dtype),
         torch.linalg.vector_norm(residuals, dim=1),
         {"products": taken, "tolerance": bound},
     )
+    return pairs, found
 
 
 def orthogonalise(vectors: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:

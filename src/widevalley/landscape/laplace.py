@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from widevalley.landscape.estimates import log_determinant
 from widevalley.landscape.objective import Objective
 from widevalley.landscape.products import hessian_vector_product
 from widevalley.landscape.records import Estimate
@@ -18,15 +18,10 @@ ROWS = 256
 MOST_ITERATIONS = 1_000
 
 
-def laplace(
-    objective: Objective,
-    gamma: float,
-    beta: float,
-    log_determinant: Callable[[Objective, float], Estimate] | None,
-) -> Estimate:
+def laplace(objective: Objective, gamma: float, beta: float, seed: int = 0) -> Estimate:
     """F = (n/2) log(2π/β) − ½ log det(H + γI) − β f(x) + (β/2) ∇fᵀ (H + γI)⁻¹ ∇f, H and ∇f at x.
 
-    Costs n products up to 2,000 parameters; beyond, conjugate gradients and ``log_determinant``.
+    Costs n products up to 2,000 parameters; beyond, conjugate gradients and ``log_determinant``, whose error it has.
     """
     objective.check()
     n = objective.n
@@ -35,17 +30,16 @@ def laplace(
     normaliser = n / 2 * math.log(2 * math.pi / (beta * gamma))
     diagnostics: dict[str, float] = {}
     error = None
-    if log_determinant is None and n > MOST_PARAMETERS:
-        raise ValueError(
-            f"{n:,} parameters are too many for a dense Hessian (at most {MOST_PARAMETERS:,}): give log_determinant"
-        )
     if n <= MOST_PARAMETERS:
         unit = torch.eye(n, dtype=objective.dtype, device=objective.device)
         hessian = torch.cat([hessian_vector_product(objective, rows) for rows in unit.split(ROWS)]).double()
         eigenvalues, basis = torch.linalg.eigh((hessian + hessian.T) / 2)
         lowest = float(eigenvalues[0])
         if lowest + gamma <= 0:
-            raise ValueError(_indefinite(f"λ_min = {lowest:.6g} and gamma = {gamma:g}", f"above {-lowest:.6g}"))
+            raise ValueError(
+                f"H + γI is not positive definite (λ_min = {lowest:.6g} and gamma = {gamma:g}), so that Laplace's "
+                f'integral diverges: give a gamma above {-lowest:.6g}, or method="thermodynamic"'
+            )
         log_det = float((eigenvalues + gamma).log().sum())
         step = basis @ ((slope @ basis) / (eigenvalues + gamma))
         squared = float(step.square().sum() + (1 / (eigenvalues + gamma)).sum() / beta)
@@ -55,8 +49,8 @@ def laplace(
             "relative_radius": math.sqrt(squared) / length if length else math.inf,
         }
     else:
-        assert log_determinant is not None
-        found = log_determinant(objective, gamma)
+        # It refuses an indefinite H + γI.
+        found = log_determinant(objective, gamma, seed=seed)
         log_det, error = found.value, None if found.standard_error is None else found.standard_error / 2
         step = _solve(objective, gamma, slope)
     result = n / 2 * math.log(2 * math.pi / beta) - log_det / 2 - beta * value + beta / 2 * float(slope @ step)
@@ -72,9 +66,9 @@ def laplace(
 
 
 def _solve(objective: Objective, gamma: float, slope: Tensor) -> Tensor:
-    """(H + γI)⁻¹ slope by conjugate gradients.
+    """(H + γI)⁻¹ slope by conjugate gradients, H + γI positive definite.
 
-    Raises ValueError where a direction of negative curvature turns up, or they do not converge.
+    Raises ValueError where they do not converge.
     """
     solution, rest = torch.zeros_like(slope), slope.clone()
     direction, size = rest.clone(), float(rest.square().sum())
@@ -84,20 +78,11 @@ def _solve(objective: Objective, gamma: float, slope: Tensor) -> Tensor:
             return solution
         product = hessian_vector_product(objective, direction.to(objective.dtype)).double() + gamma * direction
         curvature = float(direction @ product)
-        if curvature <= 0:
-            raise ValueError(_indefinite(f"a direction of curvature {curvature:.3g}", "larger"))
         solution += size / curvature * direction
         rest -= size / curvature * product
         size, before = float(rest.square().sum()), size
         direction = rest + size / before * direction
     raise ValueError(
         f"conjugate gradients on H + γI did not converge in {MOST_ITERATIONS:,} products: give a larger gamma, or "
-        'method="thermodynamic"'
-    )
-
-
-def _indefinite(found: str, remedy: str) -> str:
-    return (
-        f"H + γI is not positive definite ({found}), so that Laplace's integral diverges: give a gamma {remedy}, or "
         'method="thermodynamic"'
     )

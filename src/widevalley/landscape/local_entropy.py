@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,7 +33,6 @@ def local_entropy(
     *,
     tolerance: float = 0.004,
     chains: int | None = None,
-    log_determinant: Callable[[Objective, float], Estimate] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Estimate:
@@ -54,14 +53,14 @@ def local_entropy(
             Gauss-Radau in s, b = c (e^{κs} − 1): even in log b above the scale c at which ⟨f⟩_b begins to fall.
             "annealed": annealed importance sampling along the same path (Neal, Stat. Comput. 2001), an unbiased e^Φ.
             Both by ``GibbsSampler``, exact up to their standard errors. "laplace": f replaced by its Taylor polynomial
-            of second order at x; no sampling, and exact only for quadratic f.
+            of second order at x; no sampling, and exact only for quadratic f. Above 2,000 parameters with
+            ``log_determinant`` and its error.
         tolerance: standard error aimed at, as a share of max(1, |Φ|).
         chains: of ``GibbsSampler``; with "annealed" independent runs.
-        log_determinant: for "laplace" above 2,000 parameters: gives log det(H + γI) of (objective, gamma).
         progress: called with what is going on and the fraction done.
 
     Returns:
-        F with its standard error, which has the Monte Carlo and the quadrature error in it (None: no sampling).
+        F with its standard error, which has the Monte Carlo and the quadrature error in it (None: no estimate in it).
         Diagnostics: ``phi``; ``classical_entropy`` −∫ p log p (Sec. 3); ``rms_radius`` √⟨‖x′ − x‖²⟩ and
         ``relative_radius``, its ratio to ‖x‖ (not of "laplace" beyond 2,000 parameters). Where it is sampled also
         ``mean_loss`` ⟨f⟩, ``gradients`` over the whole data, ``acceptance`` and ``effective_sample_size``, the least
@@ -72,7 +71,7 @@ def local_entropy(
 
     Raises:
         ValueError: γ, β or tolerance not above 0; a loss that is not finite; "laplace" where H + γI is not positive
-            definite, or has too many parameters for the means given.
+            definite.
 
     Warns:
         ConvergenceWarning: chains that do not mix.
@@ -81,7 +80,7 @@ def local_entropy(
     real("inverse_temperature", inverse_temperature, above=0.0)
     real("tolerance", tolerance, above=0.0)
     if method == "laplace":
-        return laplace(objective, gamma, inverse_temperature, log_determinant)
+        return laplace(objective, gamma, inverse_temperature, seed)
     if method not in ("thermodynamic", "annealed"):
         raise ValueError(f'method={method!r} is unknown: give "thermodynamic", "annealed" or "laplace"')
     run, few = (annealed, FEW_RUNS) if method == "annealed" else (thermodynamic, FEW_CHAINS)

@@ -118,7 +118,10 @@ class Probe:
         )
 
     def _largest_eigenvalue(self) -> tuple[float, float]:
-        """λ and ‖Hv − λv‖; v is kept for the next look."""
+        """λ and ‖Hv − λv‖; v is kept for the next look.
+
+        Beside training three pairs of vectors are what memory there is: Lanczos would keep one for every product.
+        """
         v = self._vector
         if v is None:
             v = self._random().normal_(generator=self._generator()).to(self.objective.device, self.objective.dtype)

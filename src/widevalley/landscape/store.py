@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from widevalley.writing import write
+
 STATE = "done.json"
 # As large as a block may be that is held beside the matrix.
 BLOCK_BYTES = 2**28
@@ -67,7 +69,7 @@ class MatrixStore:
         if self.folder is not None:
             with (self.folder / "hessian.npy").open("r+b") as file:
                 os.fsync(file.fileno())
-            replace(self.folder / STATE, json.dumps(self.state).encode())
+            write(self.folder / STATE, json.dumps(self.state))
 
     def whole(self) -> Tensor:
         """The matrix: the one in memory, or the file mapped into memory."""
@@ -138,21 +140,11 @@ class Checkpoints:
         with (self.folder / f"band-{start}.npz").open("wb") as stream:
             np.savez(stream, diagonals=diagonals.numpy(), triangles=torch.stack(triangles).numpy())
             os.fsync(stream.fileno())
-        replace(self.folder / "band.json", json.dumps({"start": start}).encode())
+        write(self.folder / "band.json", json.dumps({"start": start}))
         if before is not None:
             before[0].unlink(missing_ok=True)
             before[0].with_suffix(".npz").unlink(missing_ok=True)
         self._last = time.monotonic()
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Writes the file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _create(file: Path, n: int, dtype: torch.dtype) -> None:

@@ -1,15 +1,10 @@
-"""Writing result files: all or nothing."""
+"""Writing files: all or nothing."""
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-Record = dict[str, Any]
 
 # Ends the name of a file while it is being written.
 PARTIAL = ".partial"
@@ -46,17 +41,3 @@ def _replace(partial: Path, path: Path) -> None:
         else:
             return
     partial.replace(path)
-
-
-def write_lines(path: Path, records: Iterable[Record]) -> None:
-    """One JSON object a line."""
-    write(path, "".join(json.dumps(rounded(record)) + "\n" for record in records))
-
-
-def rounded(item: Any) -> Any:
-    """Six significant digits: what a reader can use, in files that stay small."""
-    if isinstance(item, float):
-        return float(f"{item:.6g}")
-    if isinstance(item, dict):
-        return {key: rounded(value) for key, value in item.items()}
-    return [rounded(value) for value in item] if isinstance(item, list) else item
