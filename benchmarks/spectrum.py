@@ -33,13 +33,14 @@ from torch import Tensor, nn
 from widevalley.experiments import data as datasets
 from widevalley.experiments import environment
 from widevalley.experiments.networks import small_mnist_fc
-from widevalley.landscape import Objective, exact_hessian, hessian_eigenvalues, top_eigenpairs, trace
+from widevalley.experiments.parts import outermost
+from widevalley.experiments.subsets import balanced
+from widevalley.landscape import Objective, exact_hessian, hessian_eigenvalues
 from widevalley.landscape.band import reduce_to_band
 from widevalley.landscape.cost import cost
 from widevalley.landscape.rounding import in_float64
 
 BATCH, LEARNING_RATE, MOMENTUM = 128, 0.01, 0.9
-TOP = 20
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -125,33 +126,12 @@ def trained(train: datasets.Split, hidden: int, epochs: int) -> nn.Module:
     return model
 
 
-def balanced(split: datasets.Split, count: int, seed: int) -> datasets.Split:
-    """``count`` images of which each class has as many as any other, within one."""
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
-    place = torch.zeros(len(split), dtype=torch.int64)
-    for label in split.targets.unique():
-        of_class = order[split.targets[order] == label]
-        place[of_class] = torch.arange(len(of_class))
-    return split.take(order[place[order].argsort(stable=True)][:count])
+def batched(model: nn.Module, images: datasets.Split) -> Objective:
+    return Objective(model, data=list(zip(images.inputs.split(1024), images.targets.split(1024), strict=True)))
 
 
-def outermost(model: nn.Module, images: datasets.Split) -> dict[str, object]:
-    """The largest eigenvalues, the most negative one and the trace, all in float32, from products alone."""
-    objective = Objective(model, data=list(zip(images.inputs.split(1024), images.targets.split(1024), strict=True)))
-    value, gradient = objective.value_and_gradient()
-    # The error of an eigenvalue is of second order in its residual.
-    ends = top_eigenpairs(objective, TOP, tolerance=1e-4, products=6000)
-    whole = trace(objective)
-    return {
-        "images": len(images),
-        "loss": value,
-        "gradient_norm": float(gradient.norm()),
-        "largest": [float(f"{value:.7g}") for value in ends.values.flip(0)[:TOP].tolist()],
-        "most_negative": float(ends.values[0]),
-        "largest_residual": float(ends.residuals.max()),
-        "trace": whole.value,
-        "trace_standard_error": whole.standard_error,
-    }
+def progress(what: str, done: float) -> None:
+    print(f"\r{what} {done:.1%}".ljust(100), end="", file=sys.stderr, flush=True)
 
 
 def mnist(arguments: argparse.Namespace) -> None:
@@ -163,16 +143,10 @@ def mnist(arguments: argparse.Namespace) -> None:
     images = balanced(data.train, arguments.images, seed=0)
     others = {f"subset {seed}": balanced(data.train, arguments.images, seed) for seed in (1, 2)}
     others["training set"] = data.train
-    elsewhere = {name: outermost(model, split) for name, split in others.items()}
+    elsewhere = {name: outermost(batched(model, split), progress) for name, split in others.items()}
     # In float64 the same weights, so that the two spectra are of the same point.
-    model = model.to(dtype)
-    batches = [(x.to(dtype), y) for x, y in zip(images.inputs.split(1024), images.targets.split(1024), strict=True)]
-    objective = Objective(model, data=batches)
+    objective = batched(model.to(dtype), datasets.Split(images.inputs.to(dtype), images.targets))
     value, gradient = objective.value_and_gradient()
-
-    def progress(what: str, done: float) -> None:
-        print(f"\r{what} {done:.1%}".ljust(100), end="", file=sys.stderr, flush=True)
-
     spectrum = hessian_eigenvalues(objective, folder=arguments.folder, progress=progress)
     print(file=sys.stderr)
     record = {

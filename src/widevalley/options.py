@@ -33,6 +33,8 @@ METHOD_NAMES = (
 )
 DEFAULT_METHODS = "entropy-sgd,entropy-adam,sgd,adam"
 
+PART_NAMES = ("spectrum", "density", "entropy", "sharpness", "surface")
+
 # Exit codes, beside 0 and Python's own 1; a signal's is 128 + its number.
 WRONG, DIVERGED, CANNOT_WRITE = 2, 3, 4
 
@@ -49,6 +51,11 @@ def _methods(incomplete: str) -> list[str]:
 
 def _method(incomplete: str) -> list[str]:
     return [name for name in METHOD_NAMES if name.startswith(incomplete)]
+
+
+def _parts(incomplete: str) -> list[str]:
+    given, comma, last = incomplete.rpartition(",")
+    return [f"{given}{comma}{name}" for name in PART_NAMES if name.startswith(last)]
 
 
 TaskArgument = Annotated[
@@ -69,6 +76,14 @@ Methods = Annotated[
     typer.Option(help=f"Names with commas between, or all: {', '.join(METHOD_NAMES)}.", autocompletion=_methods),
 ]
 MethodOption = Annotated[str, typer.Option(help=f"{', '.join(METHOD_NAMES)}.", autocompletion=_method)]
+What = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Parts with commas between: {', '.join(PART_NAMES)}.",
+        autocompletion=_parts,
+        show_default="all, a spectrum only where it takes minutes",
+    ),
+]
 Epochs = Annotated[
     float | None,
     typer.Option(min=0.01, max=1e9, help="Epochs of gradients, the same for all.", show_default="the task's own"),

@@ -1,4 +1,4 @@
-"""Telling how far a comparison is: a live bar on a terminal, plain lines elsewhere."""
+"""Telling how far the work is: a live bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -20,8 +21,8 @@ from widevalley.experiments.train import Unit
 SILENCE = 30.0
 
 
-class Narrator:
-    """A ``widevalley.experiments.compare.Progress`` on standard error; ``stop`` is asked between two steps."""
+class Teller:
+    """A live bar on a terminal, plain lines elsewhere; ``stop`` is asked between two steps."""
 
     def __init__(self, stop: Callable[[], bool]) -> None:
         self.stop = stop
@@ -37,11 +38,10 @@ class Narrator:
             disable=not self.console.is_terminal,
         )
         self.task = self.bar.add_task("starting")
-        self.units = self.number = self.before = 0
-        self.waits = False
+        self.number = self.total = 0
         self.begun = self.said = time.monotonic()
 
-    def __enter__(self) -> Narrator:
+    def __enter__(self) -> Self:
         self.bar.start()
         return self
 
@@ -49,42 +49,6 @@ class Narrator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.bar.stop()
-
-    def start(self, units: int, gradients: int) -> None:
-        self.units = units
-        self.bar.update(self.task, total=gradients)
-        self._say(f"{_counted(units)}, {gradients:,} gradients in all")
-
-    def unit(self, unit: Unit) -> None:
-        self.waits = False
-        self.bar.update(self.task, description=f"run {self.number + 1} of {self.units}: {_title(unit)}")
-        self.begun = time.monotonic()
-
-    def gradient(self, done: int) -> None:
-        self.bar.update(self.task, completed=self.before + done)
-
-    def evaluation(self, unit: Unit, records: list[Record]) -> None:
-        last = records[-1]
-        told = (
-            f"{last['gradients']:,} of {unit.gradients:,} gradients, validation error {last['validation_error']:.2f} %"
-        )
-        if not self.console.is_terminal and time.monotonic() - self.said > SILENCE:
-            self._say(f"{_title(unit)}: {told}")
-
-    def result(self, unit: Unit, result: Record, skipped: bool) -> None:
-        self.number += 1
-        self.before += unit.gradients
-        self.bar.update(self.task, completed=self.before)
-        said = "diverged" if result["diverged"] else f"validation error {result['validation_error']:.2f} %"
-        if "test_error" in result:
-            said += f", test error {result['test_error']:.2f} %"
-        took = "there already" if skipped else f"{time.monotonic() - self.begun:.1f} s"
-        self._say(f"run {self.number} of {self.units}: {_title(unit)}: {said} ({took})")
-
-    def waiting(self, units: Sequence[Unit]) -> None:
-        if not self.waits:
-            self._say(f"waiting for {_counted(len(units))} in the hands of other processes")
-        self.waits = True
 
     def warn(self, message: str) -> None:
         self._say(message)
@@ -96,6 +60,82 @@ class Narrator:
             self.console.print(line, highlight=False, markup=False)
         else:
             print(line, file=sys.stderr, flush=True)
+
+    @property
+    def _silent(self) -> bool:
+        """Whether, where there is no bar, it is time for a line."""
+        return not self.console.is_terminal and time.monotonic() - self.said > SILENCE
+
+
+class MeasureNarrator(Teller):
+    """A ``widevalley.experiments.measure.Progress`` on standard error. The bar is that of the present stage."""
+
+    def start(self, total: int) -> None:
+        self.total = total
+
+    def part(self, title: str) -> None:
+        self.title, self.stages = title, ""
+        self.begun = time.monotonic()
+
+    def stage(self, what: str, done: float) -> None:
+        described = f"{self.number + 1} of {self.total}: {self.title}: {what}"
+        # Its start and its time left are those of the stage.
+        name = what.partition(":")[0]
+        if name != self.stages:
+            self.stages, self.stage_begun = name, time.monotonic()
+            self.bar.reset(self.task, total=1.0)
+        self.bar.update(self.task, description=described, completed=done)
+        if self._silent:
+            spent = time.monotonic() - self.stage_begun
+            left = f", about {spent / done - spent:.0f} s left" if done > 0 else ""
+            self._say(f"{described}: {done:.0%}{left}")
+
+    def ended(self, title: str, said: str) -> None:
+        self.number += 1
+        self._say(f"{self.number} of {self.total}: {title}: {said or f'{time.monotonic() - self.begun:.1f} s'}")
+
+
+class Narrator(Teller):
+    """A ``widevalley.experiments.compare.Progress`` on standard error."""
+
+    before = 0
+    waits = False
+
+    def start(self, units: int, gradients: int) -> None:
+        self.total = units
+        self.bar.update(self.task, total=gradients)
+        self._say(f"{_counted(units)}, {gradients:,} gradients in all")
+
+    def unit(self, unit: Unit) -> None:
+        self.waits = False
+        self.bar.update(self.task, description=f"run {self.number + 1} of {self.total}: {_title(unit)}")
+        self.begun = time.monotonic()
+
+    def gradient(self, done: int) -> None:
+        self.bar.update(self.task, completed=self.before + done)
+
+    def evaluation(self, unit: Unit, records: list[Record]) -> None:
+        last = records[-1]
+        told = (
+            f"{last['gradients']:,} of {unit.gradients:,} gradients, validation error {last['validation_error']:.2f} %"
+        )
+        if self._silent:
+            self._say(f"{_title(unit)}: {told}")
+
+    def result(self, unit: Unit, result: Record, skipped: bool) -> None:
+        self.number += 1
+        self.before += unit.gradients
+        self.bar.update(self.task, completed=self.before)
+        said = "diverged" if result["diverged"] else f"validation error {result['validation_error']:.2f} %"
+        if "test_error" in result:
+            said += f", test error {result['test_error']:.2f} %"
+        took = "there already" if skipped else f"{time.monotonic() - self.begun:.1f} s"
+        self._say(f"run {self.number} of {self.total}: {_title(unit)}: {said} ({took})")
+
+    def waiting(self, units: Sequence[Unit]) -> None:
+        if not self.waits:
+            self._say(f"waiting for {_counted(len(units))} in the hands of other processes")
+        self.waits = True
 
 
 @contextmanager

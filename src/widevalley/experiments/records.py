@@ -17,10 +17,10 @@ def write_lines(path: Path, records: Iterable[Record]) -> None:
     write(path, "".join(json.dumps(rounded(record)) + "\n" for record in records))
 
 
-def rounded(item: Any) -> Any:
+def rounded(item: Any, digits: int = 6) -> Any:
     """Six significant digits: what a reader can use, in files that stay small."""
     if isinstance(item, float):
-        return float(f"{item:.6g}")
+        return float(f"{item:.{digits}g}")
     if isinstance(item, dict):
-        return {key: rounded(value) for key, value in item.items()}
-    return [rounded(value) for value in item] if isinstance(item, list) else item
+        return {key: rounded(value, digits) for key, value in item.items()}
+    return [rounded(value, digits) for value in item] if isinstance(item, list) else item

@@ -141,25 +141,12 @@ def find_task(name: str) -> Task:
     """
     if name in TASKS:
         return TASKS[name]
-    module_name, colon, function_name = name.partition(":")
-    if not colon:
+    if ":" not in name:
         raise TaskError(
             f"There is no task {name!r}.{perhaps(name, TASKS)} Tasks: {', '.join(TASKS)}; or a function of yours that "
             "returns a widevalley.experiments.Task, as module:function."
         )
-    if not (module_name and function_name):
-        raise TaskError(f"{name!r} names no function: give module:function, such as mytasks:mytask for mytasks.py.")
-    # As "python -m" does it; it stays, for what the task's functions import later.
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    function = getattr(_module(module_name, name), function_name, None)
-    if function is None:
-        raise TaskError(f"The module {module_name} has no {function_name!r}: give the name of its function.")
-    if not callable(function):
-        raise TaskError(
-            f"{name} is of type {type(function).__name__} and cannot be called: give a function without arguments "
-            "that returns a widevalley.experiments.Task."
-        )
+    function = find_function(name, "without arguments that returns a widevalley.experiments.Task")
     try:
         task = function()
     except Exception as error:
@@ -169,6 +156,27 @@ def find_task(name: str) -> Task:
     if not isinstance(task, Task):
         raise TaskError(f"{name}() returned {type(task).__name__}: it must return a widevalley.experiments.Task.")
     return task
+
+
+def find_function(name: str, wanted: str) -> Callable[..., object]:
+    """What ``module:function`` names, the current folder being searched too; ``wanted`` says what it has to be.
+
+    Raises:
+        TaskError: there is none; says why, and what to type.
+    """
+    module_name, _, function_name = name.partition(":")
+    if not (module_name and function_name):
+        raise TaskError(f"{name!r} names no function: give module:function, such as mytasks:mytask for mytasks.py.")
+    # As "python -m" does it; it stays, for what the function imports later.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    function = getattr(_module(module_name, name), function_name, None)
+    if function is None:
+        raise TaskError(f"The module {module_name} has no {function_name!r}: give the name of its function.")
+    if not callable(function):
+        raise TaskError(f"{name} is of type {type(function).__name__} and cannot be called: give a function {wanted}.")
+    found: Callable[..., object] = function
+    return found
 
 
 def _module(module_name: str, name: str) -> object:
