@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +53,16 @@ def number(record: Record, key: str, where: str, may_lack: bool = False) -> floa
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ResultsError(f"{where}: {key}={value!r} where a number belongs; {REMEDY}")
     return float(value)
+
+
+@contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Errors of missing keys and wrong types inside name ``where``."""
+    try:
+        yield
+    except ResultsError:
+        raise
+    except KeyError as error:
+        raise ResultsError(f"{where}: {error} is missing; {REMEDY}") from None
+    except (TypeError, AttributeError, ValueError) as error:
+        raise ResultsError(f"{where}: a value has the wrong type ({error}); {REMEDY}") from None

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from widevalley.experiments.reading import REMEDY, Record, ResultsError, entry, number, parsed, text
+from widevalley.experiments.reading import REMEDY, Record, ResultsError, entry, naming, number, parsed, text
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def read(folder: Path) -> Comparison:
         raise FileNotFoundError(f"{path}: no such file; name a folder that `widevalley compare` has written")
     plan = parsed(text(path), f"{path}")
     units = tuple(unit for unit_path in sorted((folder / "units").glob("*.jsonl")) if (unit := _unit(unit_path)))
-    try:
+    with naming(f"{path}"):
         methods = tuple(str(method) for method in plan["methods"])
         return Comparison(
             command=str(plan["command"]),
@@ -164,10 +164,6 @@ def read(folder: Path) -> Comparison:
             test_targets=int(plan.get("test_targets") or plan["test_size"]),
             units=units,
         )
-    except KeyError as error:
-        raise ResultsError(f"{path}: {error} is missing; {REMEDY}") from None
-    except (TypeError, AttributeError, ValueError) as error:
-        raise ResultsError(f"{path}: a value has the wrong type ({error}); {REMEDY}") from None
 
 
 _SIZES = (
