@@ -35,7 +35,11 @@ def _widths(measurement: Measurement) -> list[str]:
                 f"{_listed(those)} {lie} {verdict} valley than {first}{at}, by every measure that no rescaling changes."
             )
     if those := [name for name, each in found.verdicts.items() if each == "undecided"]:
-        said.append(f"Undecided{at}, since the measures do not all say the same beyond their errors: {_listed(those)}.")
+        one = len(those) == 1
+        said.append(
+            f"Whether the valley{'' if one else 's'} of {_listed(those)} {'is' if one else 'are'} wider than that of "
+            f"{first} is undecided{at}: the measures do not all say the same beyond their errors."
+        )
     for name, each in found.verdicts.items():
         if each.startswith("not comparable"):
             said.append(f"{name} and {first} are {each.rstrip('.')}.")
@@ -79,8 +83,8 @@ def _states(measurement: Measurement) -> list[str]:
         )
     if those := by_state.get("slope"):
         said.append(
-            f"{_listed(those)} {_be(those)} not at a minimum: a step against the gradient "
-            f"({_range(norms[name] for name in those)}) would still lower the loss by about "
+            f"{_listed(those)} {_be(those)} not at a minimum: a step against the gradient, of norm "
+            f"{_range(norms[name] for name in those)}, would still lower the loss by about "
             f"{_range((100 * gains[name] for name in those), 2)}\N{NO-BREAK SPACE}% of it."
         )
     if those := by_state.get(None):

@@ -21,8 +21,8 @@ Looks = Mapping[str, Style]
 
 # Bins of the middle panel, an odd number: one lies around 0. Those of a tail.
 MIDDLE, TAIL = 61, 40
-# Shades of the surface add up to this opacity.
-DARKEST = 0.8
+# Shades of the surface add up to this opacity: labels keep a contrast of 4 on it, on light pages and dark ones.
+DARKEST = 0.6
 
 
 def spectrum(
@@ -59,6 +59,8 @@ def _histogram(found: Eigenvalues, edges: Array, most: int, look: Style) -> Figu
     axes.set_ylim(bottom=0.6)
     counts, _ = np.histogram(found.eigenvalues, edges)
     axes.stairs(np.maximum(counts, 0.5), edges, baseline=0.5, fill=True, color=look.colour, zorder=3)
+    if not counts.any():
+        axes.text(0.5, 0.5, "none", color=TEXT, transform=axes.transAxes, ha="center", alpha=0.6)
     axes.set_xlim(edges[0], edges[-1])
     axes.xaxis.set_major_locator(MaxNLocator(4))
     return figure
@@ -142,10 +144,11 @@ def levels(surfaces: Sequence[Surface]) -> list[float]:
 
 
 def contours(found: Surface, at: Sequence[float]) -> Figure:
-    """The loss on a plane through a network, which is the dot; darker is higher, lines are labelled with the loss."""
+    """The loss on a plane through a network, the dot; stronger colour is higher, lines are labelled with the loss."""
     figure, axes = empty(("along d₁", "along d₂"))
-    figure.set_size_inches(4.4, 4.1)
+    figure.set_size_inches(3.9, 3.7)
     axes.grid(visible=False)
+    axes.yaxis.set_major_formatter(axes.xaxis.get_major_formatter())
     x, y = found.coordinates
     # Every level is one more veil over what lies above it: no seams, and the page's own ground shows through.
     veil = 1 - (1 - DARKEST) ** (1 / max(len(at), 1))
@@ -155,9 +158,12 @@ def contours(found: Surface, at: Sequence[float]) -> Figure:
                 x, y, found.loss.T, [level, 2 * float(found.loss.max())], colors=[style(0).colour], alpha=veil
             )
     drawn = axes.contour(x, y, found.loss.T, at, colors=[TEXT], linewidths=0.6, alpha=0.55)
-    axes.clabel(drawn, fmt=lambda level: f"{level:.4g}", fontsize=8, colors=[TEXT])
+    for label in axes.clabel(drawn, fmt=lambda level: f"{level:.4g}", fontsize=8, colors=[TEXT]):
+        label.set_alpha(None)
     axes.plot([0], [0], "o", color=TEXT, mec=PAGE, mew=0.8, ms=6, zorder=4)
     axes.set_aspect("equal")
+    for ticks in (axes.xaxis, axes.yaxis):
+        ticks.set_major_locator(MaxNLocator(4))
     return figure
 
 

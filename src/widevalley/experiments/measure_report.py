@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ from widevalley.experiments.measured import (
 )
 from widevalley.experiments.measurements import read
 from widevalley.experiments.rendering import Panel, panel, write_page
-from widevalley.experiments.tables import Table, significant
+from widevalley.experiments.tables import significant
 
 __all__ = ["write_measure_report"]
 
@@ -60,8 +60,10 @@ def _context(measurement: Measurement) -> dict[str, Any]:
         "spectra": measure_tables.spectra(spectra) if spectra else None,
         "spectrum_panels": _spectrum(spectra, looks) if spectra else [],
         "spectrum_middle": significant(max(map(measure_numbers.middle, spectra.values())), 1) if spectra else "",
-        "elsewhere": _tables(measure_tables.elsewhere, measurement, spectra),
-        "largest": _tables(measure_tables.largest, measurement, spectra),
+        "all_above": all(each.noise_floor < measure_numbers.NEAR_ZERO for each in spectra.values()),
+        "floor_is_thin": bool(spectra) and all(map(_thin, spectra.values())),
+        "elsewhere": measure_tables.elsewhere(measurement, spectra),
+        "largest": {name: table for name, each in spectra.items() if (table := measure_tables.largest(name, each))},
         "densities": measure_tables.densities(densities) if densities else None,
         "outermost": measure_tables.outermost(densities) if densities else None,
         "density_panels": _density(densities, looks),
@@ -94,10 +96,9 @@ def _of(measurement: Measurement, kind: type[Part]) -> dict[str, Part]:
     }
 
 
-def _tables(
-    of: Callable[[Measurement, str], Table | None], measurement: Measurement, spectra: Mapping[str, Eigenvalues]
-) -> dict[str, Table]:
-    return {name: table for name in spectra if (table := of(measurement, name))}
+def _thin(found: Eigenvalues) -> bool:
+    """Whether the noise floor would be no wider than a hair in the figure."""
+    return found.noise_floor < 0.002 * measure_numbers.middle(found)
 
 
 def _missing(measurement: Measurement) -> list[str]:
@@ -167,5 +168,10 @@ def _lines(found: Mapping[str, Surroundings], looks: Looks) -> list[Panel]:
             said = [f"to {other}, highest {line.loss.max():.4g}" for other, line in each.to.items()]
             figure = measure_plots.lines(name, each.to, looks)
             text = f"Lines: loss from {name} {'; '.join(said)}."
-            panels += panel(f"From {name} straight to", figure, f"lines-{list(looks).index(name)}", text)
+            panels += panel(
+                f"From {name} to {'the others' if len(each.to) > 1 else next(iter(each.to))}",
+                figure,
+                f"lines-{list(looks).index(name)}",
+                text,
+            )
     return panels

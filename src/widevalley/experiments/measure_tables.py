@@ -19,7 +19,7 @@ from widevalley.experiments.measured import (
     Width,
     Widths,
 )
-from widevalley.experiments.tables import NOTHING, Heads, Table, significant, with_error
+from widevalley.experiments.tables import NOTHING, SUPERSCRIPT, Heads, Table, significant
 from widevalley.landscape.records import Estimate
 
 WIDTHS = {
@@ -34,11 +34,22 @@ WIDTHS = {
 }
 
 
-def with_two(value: float, error: float | None) -> str:
-    """ "value ± error", four digits of the value where there is no error; a true minus."""
+LARGEST, LEAST = (Markup("λ<sub>{}</sub>").format(end) for end in ("max", "min"))
+
+
+def estimate(value: float, error: float | None) -> str:
+    """ "value ± error", four digits of the value where there is no error."""
     if error is None or not error > 0:
         return significant(value)
-    return with_error(value, error).replace("-", "−")
+    exponent = math.floor(math.log10(max(abs(value), error)))
+    if exponent < -4:
+        scale = 10.0**exponent
+        return f"({estimate(value / scale, error / scale)})·10{f'{exponent}'.translate(SUPERSCRIPT)}"
+    # Files have six digits of a value: an error below them shows no more.
+    wanted = max(1 - math.floor(math.log10(error)), 0)
+    digits = min(wanted, max(5 - exponent, 0))
+    said = f"{error:,.{digits}f}" if digits == wanted else significant(error, 2)
+    return f"{value:,.{digits}f} ± {said}".replace("-", "−")
 
 
 def percent(share: float) -> str:
@@ -71,9 +82,9 @@ def widths(found: Widths) -> Table:
     first, *others = found.losses
     heads = (("Measure", ""), (first, "the reference"), *((name, "") for name in others))
     rows: list[tuple[str, tuple[str, ...]]] = [
-        ("loss", tuple(significant(found.losses[name]) for name in found.losses)),
+        ("training loss", tuple(significant(found.losses[name]) for name in found.losses)),
         ("logits multiplied by", tuple(significant(found.scales[name]) for name in found.losses)),
-        ("loss then", tuple(significant(found.matched_losses[name]) for name in found.losses)),
+        ("training loss then", tuple(significant(found.matched_losses[name]) for name in found.losses)),
     ]
     for row in sorted(found.rows, key=lambda row: not row.invariant):
         said = WIDTHS.get(row.measure, row.measure)
@@ -84,6 +95,8 @@ def widths(found: Widths) -> Table:
 def _width(row: Width, name: str) -> str:
     low, high = row.intervals[name]
     value, ends = significant(row.values[name]), f"{significant(low)} to {significant(high)}"
+    if significant(low) == significant(high):
+        ends = ""
     if not row.invariant:
         return Markup("<small>{}</small>").format(value)
     verdict = row.verdicts.get(name, "").split(" because")[0]
@@ -93,20 +106,19 @@ def _width(row: Width, name: str) -> str:
 def spectra(found: Mapping[str, Eigenvalues]) -> Table:
     heads: Heads = (
         ("Network", ""),
-        ("Almost zero", "share of the eigenvalues"),
+        ("Almost zero", "|λ| < 10⁻⁴"),
         ("Exactly zero", "by the data’s rank"),
     )
-    heads += (("Largest", "λ_max"), ("Most negative", "λ_min"), ("Negative", "beyond the floor"), ("Trace", "Σ λ"))
-    heads += (("Noise floor", ""), ("Computed in", ""))
+    heads += (("Largest", LARGEST), ("Most negative", LEAST), ("Negative", "beyond the floor"), ("Trace", "Σ λ"))
+    heads += (("Noise floor", ""), ("Asymmetry", "‖H − Hᵀ‖/‖H‖"), ("Computed in", ""))
     rows = []
     for name, each in found.items():
         zero = numbers.near_zero(each)
         if zero.threshold == numbers.NEAR_ZERO:
-            said = f"|λ| < 10⁻⁴; the floor leaves {percent(zero.low)} to {percent(zero.high)}"
-            if percent(zero.low) == percent(zero.high):
-                said = "|λ| < 10⁻⁴"
+            ends = f"{percent(zero.low)} to {percent(zero.high)}"
+            said = ends if percent(zero.low) != percent(zero.high) else ""
         else:
-            said = "within the noise floor, which is above 10⁻⁴"
+            said = "within the floor"
         cells = (
             Markup('<div class="verdict">{} <small>{}</small></div>').format(percent(zero.share), said),
             f"{each.structural_zeros:,}",
@@ -115,40 +127,39 @@ def spectra(found: Mapping[str, Eigenvalues]) -> Table:
             f"{numbers.negative(each):,}",
             significant(each.trace),
             significant(each.noise_floor, 2),
+            significant(each.asymmetry, 2),
             each.dtype,
         )
         rows.append((name, cells))
     return Table("What the spectrum says", heads, tuple(rows))
 
 
-def elsewhere(measurement: Measurement, name: str) -> Table | None:
-    """The same network on other samples, below what the spectrum says of these."""
-    network = measurement.networks[name]
-    assert isinstance(network.spectrum, Eigenvalues)
-    spectrum, at = network.spectrum, network.position
-    if not spectrum.elsewhere:
-        return None
-    heads: Heads = (("Samples", ""), ("Number", ""), ("Loss", "f"), ("Gradient norm", "‖∇f‖"), ("Largest", "λ_max"))
-    heads += (("Most negative", "λ_min"), ("Trace", "± standard error"))
-    first = (at.loss, at.gradient_norm, float(spectrum.eigenvalues[-1]), float(spectrum.eigenvalues[0]))
-    rows = [("these", (f"{at.samples:,}", *map(significant, first), significant(spectrum.trace)))]
-    for which, each in spectrum.elsewhere.items():
-        figures = (each.loss, each.gradient_norm, each.largest[0] if each.largest else math.nan, each.most_negative)
-        size = with_two(each.trace, each.trace_standard_error)
-        rows.append((which, (f"{each.samples:,}", *map(significant, figures), size)))
-    return Table(f"{name} on other samples", heads, tuple(rows))
+def elsewhere(measurement: Measurement, found: Mapping[str, Eigenvalues]) -> Table | None:
+    """The same networks on other samples, below what their spectra say of these."""
+    heads: Heads = (("Samples", ""), ("Number", ""), ("Loss", "f"), ("Gradient norm", "‖∇f‖"))
+    heads += (("Largest", LARGEST), ("Most negative", LEAST), ("Trace", "± standard error"))
+    rows = []
+    for name, spectrum in found.items():
+        at, values = measurement.networks[name].position, spectrum.eigenvalues
+        first = (at.loss, at.gradient_norm, float(values[-1]), float(values[0]), spectrum.trace)
+        before = f"{name}, " if len(found) > 1 else ""
+        rows.append((f"{before}these", (f"{at.samples:,}", *map(significant, first))))
+        for which, each in spectrum.elsewhere.items():
+            top = each.largest[0] if each.largest else math.nan
+            figures = map(significant, (each.loss, each.gradient_norm, top, each.most_negative))
+            size = estimate(each.trace, each.trace_standard_error)
+            rows.append((f"{before}{which}", (f"{each.samples:,}", *figures, size)))
+    return Table("On other samples", heads, tuple(rows)) if len(rows) > len(found) else None
 
 
-def largest(measurement: Measurement, name: str) -> Table | None:
+def largest(name: str, spectrum: Eigenvalues) -> Table | None:
     """The largest eigenvalues on these samples and on others, side by side."""
-    spectrum = measurement.networks[name].spectrum
-    assert isinstance(spectrum, Eigenvalues)
     columns = {which: each.largest for which, each in spectrum.elsewhere.items()}
     count = max(map(len, columns.values()), default=0)
     if not count:
         return None
     columns = {"these": tuple(spectrum.eigenvalues[::-1][:count].tolist()), **columns}
-    return _ranked(f"The largest eigenvalues of {name} on other samples", columns)
+    return _ranked(f"Largest eigenvalues of {name}", columns)
 
 
 def densities(found: Mapping[str, Quadrature]) -> Table:
@@ -166,9 +177,9 @@ def densities(found: Mapping[str, Quadrature]) -> Table:
         cells = (
             f"{len(density.nodes)} × {density.nodes.shape[1]}",
             _moment(density.moment(1), density.n),
-            with_two(each.trace, each.trace_standard_error),
+            estimate(each.trace, each.trace_standard_error),
             _moment(density.moment(2), density.n),
-            with_two(100 * (share := density.share(-low, high)).value, 100 * (share.standard_error or 0.0)) + " %",
+            estimate(100 * (share := density.share(-low, high)).value, 100 * (share.standard_error or 0.0)) + " %",
             significant(each.largest_residual, 2),
         )
         rows.append((name, cells))
@@ -176,7 +187,7 @@ def densities(found: Mapping[str, Quadrature]) -> Table:
 
 
 def _moment(mean: Estimate, n: int) -> str:
-    return with_two(n * mean.value, n * (mean.standard_error or 0.0))
+    return estimate(n * mean.value, n * (mean.standard_error or 0.0))
 
 
 def outermost(found: Mapping[str, Quadrature]) -> Table:
@@ -197,19 +208,19 @@ def _ranked(caption: str, columns: Mapping[str, tuple[float, ...]]) -> Table:
 
 
 def entropies(name: str, found: Entropy) -> Table:
-    heads: Heads = (("Scope γ", ""), ("Local entropy F", "± standard error"), ("Φ", "F less the Gaussian’s"))
-    heads += (("Radius", "√⟨‖x′ − x‖²⟩"), ("Radius / ‖x‖", ""), ("Mean loss", "⟨f⟩"), ("Entropy", "−∫ p log p"))
-    heads += (("Effective samples", "at least"), ("Accepted", ""), ("Gradients", "of all samples"), ("Chains", ""))
+    heads: Heads = (("Scope", "γ"), ("Local entropy F", "± standard error"), ("Φ", "without the Gaussian"))
+    heads += (("Radius", "RMS"), ("Radius", "of ‖x‖"), ("Mean loss", "⟨f⟩"), ("Entropy", "−∫ p log p"))
+    heads += (("Samples", "effective"), ("Accepted", ""), ("Gradients", "of all samples"), ("Chains", ""))
     rows = []
     for point in sorted(found.points, key=lambda point: point.gamma):
         digits = (
             1 if not point.standard_error > 0 else min(max(1 - math.floor(math.log10(point.standard_error)), 0), 12)
         )
         cells = (
-            with_two(point.value, point.standard_error),
+            estimate(point.value, point.standard_error),
             f"{point.phi:,.{digits}f}".replace("-", "−"),
             significant(point.rms_radius, 3),
-            percent(point.relative_radius) if point.relative_radius < 0.995 else significant(point.relative_radius, 3),
+            f"{significant(100 * point.relative_radius, 3)}\N{NO-BREAK SPACE}%",
             significant(point.mean_loss),
             significant(point.classical_entropy, 5),
             f"{point.effective_sample_size:,.0f}",
@@ -235,8 +246,8 @@ def sharpnesses(found: Mapping[str, Sharpness]) -> Table:
 
 def _rise(row: Rise) -> str:
     if not math.isnan(row.standard_error):
-        return with_two(row.value, row.standard_error)
-    small = "" if math.isnan(row.spread) else f"runs within {significant(row.spread, 2)}"
+        return estimate(row.value, row.standard_error)
+    small = "" if math.isnan(row.spread) else f"runs agree to {significant(row.spread, 2)}"
     return Markup('<div class="verdict">≥\N{NO-BREAK SPACE}{} <small>{}</small></div>').format(
         significant(row.value), small
     )

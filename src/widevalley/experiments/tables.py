@@ -66,7 +66,7 @@ def significant(value: float, digits: int = 4) -> str:
     elif -4 <= exponent < 6:
         said = f"{value:,.{max(digits - 1 - exponent, 0)}f}"
     else:
-        said = f"{mantissa} · 10{str(exponent).translate(SUPERSCRIPT)}"
+        said = f"{mantissa}·10{str(exponent).translate(SUPERSCRIPT)}"
     return said.replace("-", "−")
 
 
