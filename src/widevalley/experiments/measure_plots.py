@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from widevalley.experiments import measure_numbers
 from widevalley.experiments.drawing import GRID, PAGE, TEXT, Style, empty, line, logarithmic, style
-from widevalley.experiments.measure_numbers import WIDTH, middle, per_decade
+from widevalley.experiments.measure_numbers import WIDTH, per_decade
 from widevalley.experiments.measured import Eigenvalues, Entropy, EntropyPoint, Quadrature
 from widevalley.landscape.surface import Surface
 
@@ -30,34 +31,36 @@ def spectrum(
 ) -> dict[str, tuple[Figure | None, Figure, Figure | None]]:
     """Histograms of each network's eigenvalues as in the paper's Fig. 1: left tail, neighbourhood of 0, right tail.
 
-    Counts are on a logarithmic axis. The middle reaches as far as most eigenvalues (``middle``) of every network, the
-    noise floor is shaded in it, the tails begin there; all networks have the same axes. A tail that no network has is
-    None.
+    Counts are on a logarithmic axis. The middle reaches as far as the bulk of every network (``middle`` in
+    ``measure_numbers``), the noise floor is shaded in it, the tails begin there; all networks have the same axes. A
+    tail that no network has is None.
     """
-    bulk = max(middle(found) for found in spectra.values())
+    bulk = max(measure_numbers.middle(found) for found in spectra.values())
     low = min(float(found.eigenvalues[0]) for found in spectra.values())
     high = max(float(found.eigenvalues[-1]) for found in spectra.values())
-    edges = (
-        np.linspace(low, -bulk, TAIL + 1) if low < -bulk else None,
-        np.linspace(-bulk, bulk, MIDDLE + 1),
-        np.linspace(bulk, high, TAIL + 1) if high > bulk else None,
-    )
+    left = np.linspace(low, -bulk, TAIL + 1) if low < -bulk else None
+    middle = np.linspace(-bulk, bulk, MIDDLE + 1)
+    right = np.linspace(bulk, high, TAIL + 1) if high > bulk else None
     most = max(found.eigenvalues.size for found in spectra.values())
     figures = {}
     for name, found in spectra.items():
-        left, centre, right = (None if each is None else _histogram(found, each, most, looks[name]) for each in edges)
-        assert centre is not None
+        x, look = found.eigenvalues, looks[name]
+        centre = _histogram(x[np.abs(x) <= bulk], middle, most, look)
         centre.axes[0].axvspan(-found.noise_floor, found.noise_floor, color=TEXT, alpha=0.18, linewidth=0, zorder=4)
-        figures[name] = (left, centre, right)
+        figures[name] = (
+            None if left is None else _histogram(x[x < -bulk], left, most, look),
+            centre,
+            None if right is None else _histogram(x[x > bulk], right, most, look),
+        )
     return figures
 
 
-def _histogram(found: Eigenvalues, edges: Array, most: int, look: Style) -> Figure:
+def _histogram(values: Array, edges: Array, most: int, look: Style) -> Figure:
     figure, axes = empty(("eigenvalue λ", "eigenvalues"))
     figure.set_size_inches(3.9, 3.1)
     logarithmic(axes, "y", [1.0, most])
     axes.set_ylim(bottom=0.6)
-    counts, _ = np.histogram(found.eigenvalues, edges)
+    counts, _ = np.histogram(values, edges)
     axes.stairs(np.maximum(counts, 0.5), edges, baseline=0.5, fill=True, color=look.colour, zorder=3)
     if not counts.any():
         axes.text(0.5, 0.5, "none", color=TEXT, transform=axes.transAxes, ha="center", alpha=0.6)

@@ -78,7 +78,7 @@ def _context(measurement: Measurement) -> dict[str, Any]:
         ],
         "sharpnesses": measure_tables.sharpnesses(sharpnesses) if sharpnesses else None,
         "surface_panels": _surface(surfaces),
-        "surface_lengths": {name: [significant(x, 3) for x in each.around.lengths] for name, each in surfaces.items()},
+        "lengths": _lengths(surfaces),
         "line_panels": _lines(surfaces, looks),
         "lines_to": [name for each in surfaces.values() for name in each.to],
         "seconds": measure_tables.seconds(measurement),
@@ -159,6 +159,16 @@ def _surface(found: Mapping[str, Surroundings]) -> list[Panel]:
         text = f"Contours: loss around {name}, from {loss.min():.4g} to {loss.max():.4g}."
         panels += panel(name, measure_plots.contours(each.around, at), f"surface-{place}", text)
     return panels
+
+
+def _lengths(found: Mapping[str, Surroundings]) -> list[str]:
+    said = []
+    for name, each in found.items():
+        first, second = (significant(length, 3) for length in each.around.lengths)
+        said.append(f"‖d₁‖ = {first} and ‖d₂‖ = {second} at {name}")
+    for name, each in found.items():
+        said += [f"{significant(line.lengths[0], 3)} from {name} to {other}" for other, line in each.to.items()]
+    return said
 
 
 def _lines(found: Mapping[str, Surroundings], looks: Looks) -> list[Panel]:

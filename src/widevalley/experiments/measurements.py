@@ -44,6 +44,8 @@ def read(folder: Path) -> Measurement:
     record = parsed(text(path), f"{path}")
     with naming(f"{path}"):
         found = dict(record["networks"])
+        if not found:
+            raise ValueError("networks is empty")
         what = tuple(str(part) for part in record["what"])
         if unknown := [part for part in what if part not in PARTS]:
             raise ValueError(f"what has {', '.join(unknown)}, which is none of {', '.join(PARTS)}")
