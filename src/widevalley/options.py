@@ -169,7 +169,7 @@ def ending_in_words(stopping: Stopping) -> Iterator[None]:
     """Turns what may end a run early into a message and an exit code."""
     from widevalley.experiments.extras import MissingExtra
     from widevalley.experiments.folder import FolderError
-    from widevalley.experiments.results import ResultsError
+    from widevalley.experiments.reading import ResultsError
     from widevalley.experiments.tasks import TaskError
     from widevalley.experiments.train import Stopped
 

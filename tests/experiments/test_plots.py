@@ -6,7 +6,7 @@ import pytest
 import synthetic_results as synthetic
 from matplotlib.figure import Figure
 
-from widevalley.experiments import plots, summaries
+from widevalley.experiments import drawing, plots, summaries
 from widevalley.experiments.results import read
 
 
@@ -42,7 +42,7 @@ def test_tuning_is_a_mean_and_range_over_its_seeds(complete):
 
 
 def test_a_method_name_is_escaped_in_what_is_read_out():
-    text = plots.svg(Figure(), "name", 'a "quoted" <name>')
+    text = drawing.svg(Figure(), "name", 'a "quoted" <name>')
     assert 'aria-label="a &quot;quoted&quot; &lt;name&gt;"' in text
 
 

@@ -6,32 +6,17 @@ It loads nothing from anywhere and runs no script.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-from matplotlib.figure import Figure
-
 from widevalley.experiments import plots, summaries, tables
+from widevalley.experiments.rendering import Panel, distinct, panel, write_page
 from widevalley.experiments.results import Comparison, read
 from widevalley.experiments.summaries import Difference
 from widevalley.experiments.tables import plus_minus
-from widevalley.writing import PARTIAL, write
 
 __all__ = ["plus_minus", "write_report"]
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One plot: its heading and its SVG."""
-
-    title: str
-    svg: Markup
 
 
 def write_report(folder: Path) -> Path:
@@ -41,21 +26,7 @@ def write_report(folder: Path) -> Path:
     diverged ones. Raises what ``results.read`` raises. The same files give the same page.
     """
     comparison = read(folder)
-    environment = Environment(
-        loader=PackageLoader("widevalley", "experiments/templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    # The page's look does not depend on the settings of the user's own matplotlib.
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        page = environment.get_template("report.html.j2").render(_context(comparison))
-    path = folder / "report.html"
-    # Two processes that end a comparison together both write it.
-    write(path, page, partial=f".{os.getpid()}{PARTIAL}")
-    return path
+    return write_page(folder / "report.html", "report.html.j2", lambda: _context(comparison))
 
 
 def _context(comparison: Comparison) -> dict[str, Any]:
@@ -74,7 +45,6 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         "diverged": _diverged(comparison),
         "edges": [method for method in comparison.methods if _at_edge(comparison, method)],
         "legend": {method: plots.style(comparison, method) for method in comparison.methods},
-        "colours": plots.COLOURS,
         "differences": _differences(comparison, differences),
         "against_gradients": _curves(comparison, "gradients"),
         "against_seconds": _curves(comparison, "seconds"),
@@ -89,8 +59,8 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         "worst_seen": f"{summaries.worst_seen(comparison):.4g}",
         "several_seeds": max((len(comparison.finished(method)) for method in comparison.methods), default=0) > 1,
         "settings": tables.settings(comparison),
-        "versions": _distinct(unit.versions for unit in comparison.units),
-        "machines": _distinct(unit.machine for unit in comparison.units),
+        "versions": distinct(unit.versions for unit in comparison.units),
+        "machines": distinct(unit.machine for unit in comparison.units),
         "target_points": f"{100 / comparison.test_targets:.2g}" if comparison.test_targets else tables.NOTHING,
     }
 
@@ -150,15 +120,11 @@ def _at_edge(comparison: Comparison, method: str) -> bool:
     return bool(rates) and comparison.chosen.get(method) in (min(rates), max(rates))
 
 
-def _panel(title: str, figure: Figure | None, name: str, description: str) -> list[Panel]:
-    return [Panel(title, Markup(plots.svg(figure, name, description)))] if figure else []
-
-
 def _differences(comparison: Comparison, found: Mapping[str, Difference]) -> list[Panel]:
     said = [f"{d.method} {d.verdict}, {' from '.join(tables.points(d))}" for d in found.values() if d.over]
     description = f"Points and intervals: difference of test error. {'; '.join(said)}."
     title = f"Test error against {summaries.baseline(comparison)}"
-    return _panel(title, plots.differences(comparison, found), "differences", description)
+    return panel(title, plots.differences(comparison, found), "differences", description)
 
 
 def _curves(
@@ -171,7 +137,7 @@ def _curves(
         said = [f"{method} ends at {end.mean:.4g}" for method, points in ends.items() for end in points]
         description = f"Lines: {label} against {plots.LABELS[axis]}, mean over seeds. {'; '.join(said)}."
         name = f"{measure}-{axis}".replace("_", "-")
-        panels += _panel(label[0].upper() + label[1:], plots.curves(comparison, measure, axis), name, description)
+        panels += panel(label[0].upper() + label[1:], plots.curves(comparison, measure, axis), name, description)
     return panels
 
 
@@ -188,7 +154,7 @@ def _inner(comparison: Comparison) -> list[Panel]:
 
 def _rises(comparison: Comparison) -> list[Panel]:
     description = "Lines: rise of the training loss against the relative size of the perturbation; numbers below."
-    return _panel("Rise of the training loss", plots.rises(comparison), "rise", description)
+    return panel("Rise of the training loss", plots.rises(comparison), "rise", description)
 
 
 def _tuning(comparison: Comparison) -> list[Panel]:
@@ -199,18 +165,9 @@ def _tuning(comparison: Comparison) -> list[Panel]:
         if point.x == comparison.chosen.get(method)
     ]
     description = f"Lines: validation error against learning rate for each method. {'; '.join(said)}."
-    return _panel("Validation error after tuning runs", plots.tuning(comparison), "tuning", description)
+    return panel("Validation error after tuning runs", plots.tuning(comparison), "tuning", description)
 
 
 def _trials(comparison: Comparison) -> list[Panel]:
     description = "Lines: expected best validation error against the number of learning rates tried; numbers below."
-    return _panel("What tuning buys", plots.trials(comparison), "trials", description)
-
-
-def _distinct(records: Iterable[Any]) -> list[dict[str, str]]:
-    found: list[dict[str, str]] = []
-    for record in records:
-        text = {name: f"{value}" for name, value in record.items()}
-        if text not in found:
-            found.append(text)
-    return found
+    return panel("What tuning buys", plots.trials(comparison), "trials", description)

@@ -53,6 +53,26 @@ def with_error(mean: float, error: float | None, digits: int | None = None, figu
     return f"{mean:.{digits}f}" if error is None else f"{mean:.{digits}f} ± {error:.{digits}f}"
 
 
+def significant(value: float, digits: int = 4) -> str:
+    """With so many significant digits; beyond 10⁻⁴ and 10⁶ as a power of 10, a dash for NaN."""
+    if math.isnan(value):
+        return NOTHING
+    if math.isinf(value):
+        return "not finite"
+    mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
+    exponent = int(power)
+    if value == 0:
+        said = "0"
+    elif -4 <= exponent < 6:
+        said = f"{value:,.{max(digits - 1 - exponent, 0)}f}"
+    else:
+        said = f"{mantissa}·10{str(exponent).translate(SUPERSCRIPT)}"
+    return said.replace("-", "−")
+
+
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
 def points(difference: Difference) -> tuple[str, str]:
     """The mean difference with its sign, and "low to high" (a dash without an interval)."""
     interval = difference.interval
