@@ -1,10 +1,12 @@
-"""A task and plans small enough for tests: the digits with a network that trains in milliseconds."""
+"""Tasks, plans and networks small enough for tests: the digits with a network that trains in milliseconds, and less."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from widevalley.experiments.compare import Plan
 from widevalley.experiments.data import Data
@@ -12,6 +14,7 @@ from widevalley.experiments.methods import METHODS
 from widevalley.experiments.records import Record
 from widevalley.experiments.tasks import TASKS, Task
 from widevalley.experiments.train import Unit
+from widevalley.landscape import Objective
 
 
 def network() -> nn.Module:
@@ -48,3 +51,36 @@ TIMINGS = ("seconds", "seconds_per_gradient")
 def without_timings(records: Sequence[Record]) -> list[Record]:
     """The only thing in which two runs of a unit may differ."""
     return [{key: value for key, value in record.items() if key not in TIMINGS} for record in records]
+
+
+def tiny() -> nn.Module:
+    """30 parameters, float64."""
+    return nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+
+
+def save_tiny(path: Path, seed: int = 0, steps: int = 200) -> Path:
+    """The weights of one that was trained on two clouds of points that overlap, as a file of a ``state_dict``."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = tiny()
+    inputs, targets = clouds()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+    torch.save(model.state_dict(), path)
+    return path
+
+
+def clouds(samples: int = 60) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    targets = torch.arange(samples) % 2
+    return torch.randn(samples, 4, generator=generator, dtype=torch.float64) + targets[:, None], targets
+
+
+def objective(checkpoint: Path) -> Objective:
+    """For the command: ``--objective quick:objective``."""
+    model = tiny()
+    model.load_state_dict(torch.load(checkpoint, weights_only=True))
+    return Objective(model, data=[clouds()])

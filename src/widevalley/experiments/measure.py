@@ -25,6 +25,8 @@ from widevalley.writing import PARTIAL, write
 
 PARTS = ("spectrum", "density", "entropy", "sharpness", "surface")
 FILE = "measurement.json"
+# Eigenvalues have them, and local entropies of a thousand times their error.
+DIGITS = 9
 _BEFORE = {"lock", f"{FILE}{PARTIAL}"}
 
 
@@ -140,7 +142,7 @@ class _Measuring:
         if subject.name in networks:
             return
         try:
-            found = rounded(parts.point(subject))
+            found = rounded(parts.point(subject), DIGITS)
         except ValueError as error:
             raise ValueError(f"{subject.name} cannot be measured: {error}") from error
         networks[subject.name] = {
@@ -193,7 +195,7 @@ class _Measuring:
             network = self.record["networks"][subject.name]
 
             def keep(found: Record) -> None:
-                network["entropy"] = rounded(found)
+                network["entropy"] = rounded(found, DIGITS)
                 self._write()
 
             before = before if before and "unfinished" in before else None
@@ -206,7 +208,7 @@ class _Measuring:
     def _tried(self, measured: Callable[[], Record]) -> Record:
         """What cannot be had says why; the other parts go on."""
         try:
-            found: Record = _rounded(measured())
+            found: Record = rounded(measured(), DIGITS)
             return found
         except (parts.Skipped, ValueError, RuntimeError) as error:
             return {"skipped": str(error)}
@@ -218,9 +220,3 @@ class _Measuring:
 
     def _write(self) -> None:
         write(self.path, json.dumps(self.record) + "\n")
-
-
-def _rounded(record: Record) -> Record:
-    """But for what is rounded already, and keeps more digits."""
-    exact = {key: record[key] for key in ("eigenvalues", "nodes", "weights") if key in record}
-    return {**rounded(record), **exact}

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from widevalley.experiments.records import Record, rounded
+from widevalley.experiments.records import Record
 from widevalley.experiments.subjects import Subject
 from widevalley.landscape import (
     ConvergenceWarning,
@@ -30,8 +30,6 @@ from widevalley.landscape.sharpness import Kind
 
 Told = Callable[[str, float], None]
 
-# Eigenvalues of the file keep more digits than the rest.
-DIGITS = 9
 TOP, TOP_BESIDE = 20, 10
 # Of the largest |λ|; the error of an eigenvalue is of second order in it.
 RESIDUAL = 1e-4
@@ -91,7 +89,7 @@ def spectrum(subject: Subject, folder: Path, asked: bool, told: Told) -> Record:
             )
     found = hessian_eigenvalues(subject.objective, folder=folder, progress=told)
     return {
-        "eigenvalues": rounded(found.eigenvalues.tolist(), DIGITS),
+        "eigenvalues": found.eigenvalues.tolist(),
         "noise_floor": found.noise_floor,
         "structural_zeros": found.structural_zeros,
         "asymmetry": found.asymmetry,
@@ -128,8 +126,8 @@ def density(subject: Subject, told: Told) -> Record:
     ends = top_eigenpairs(objective, pairs, tolerance=RESIDUAL, products=6000, progress=told)
     whole = trace(objective, seed=1, progress=told)
     return {
-        "nodes": rounded(found.nodes.tolist(), DIGITS),
-        "weights": rounded(found.weights.tolist(), DIGITS),
+        "nodes": found.nodes.tolist(),
+        "weights": found.weights.tolist(),
         "n": found.n,
         "products": int(found.diagnostics["products"]),
         "largest": ends.values.flip(0)[:pairs].tolist(),

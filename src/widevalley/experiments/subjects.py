@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from widevalley.experiments.alterations import Alterations
@@ -140,7 +141,7 @@ def _weights(file: Path) -> tuple[Record | None, dict[str, Tensor]]:
     try:
         with safe_open(file, "pt") as stored:
             about = (stored.metadata() or {}).get("widevalley")
-            return None if about is None else dict(json.loads(about)), {key: stored.get_tensor(key) for key in stored}
+        return None if about is None else dict(json.loads(about)), load_file(file)
     except (SafetensorError, ValueError) as error:
         if file.suffix == ".safetensors":
             raise SubjectError(f"{file} is damaged, or no safetensors file: {error}.") from error
