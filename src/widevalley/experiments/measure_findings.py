@@ -51,10 +51,11 @@ def _curvature(name: str, network: Network) -> list[str]:
     if isinstance(network.spectrum, Eigenvalues):
         values, zero = network.spectrum.eigenvalues, numbers.near_zero(network.spectrum)
         where = "are smaller than 10⁻⁴" if zero.threshold == numbers.NEAR_ZERO else "cannot be told from 0"
+        low = f"the most negative is {significant(float(values[0]))}"
         return [
             f"Of the {n:,} eigenvalues of {name}’s Hessian {percent(zero.share)} {where}; the largest is "
-            f"{significant(float(values[-1]))}, the most negative {significant(float(values[0]))}, their sum "
-            f"{significant(network.spectrum.trace)}."
+            f"{significant(float(values[-1]))}, {low if numbers.negative(network.spectrum) else 'none is negative'}, "
+            f"their sum is {significant(network.spectrum.trace)}."
         ]
     if isinstance(network.density, Quadrature) and (ends := numbers.ends(network)):
         return [

@@ -46,6 +46,7 @@ def _context(measurement: Measurement) -> dict[str, Any]:
     entropies, sharpnesses = _of(measurement, Entropy), _of(measurement, Sharpness)
     surfaces = _of(measurement, Surroundings)
     widths = measurement.widths
+    spectrum = _spectrum(spectra, looks) if spectra else []
     return {
         "measurement": measurement,
         "names": list(looks),
@@ -58,7 +59,8 @@ def _context(measurement: Measurement) -> dict[str, Any]:
         "caveats": widths.caveats if isinstance(widths, Widths) else (),
         "widths_skipped": widths.reason if isinstance(widths, Skipped) else None,
         "spectra": measure_tables.spectra(spectra) if spectra else None,
-        "spectrum_panels": _spectrum(spectra, looks) if spectra else [],
+        "spectrum_panels": spectrum,
+        "spectrum_columns": len(spectrum) // max(len(spectra), 1),
         "spectrum_middle": significant(max(map(measure_numbers.middle, spectra.values())), 1) if spectra else "",
         "all_above": all(each.noise_floor < measure_numbers.NEAR_ZERO for each in spectra.values()),
         "floor_is_thin": bool(spectra) and all(map(_thin, spectra.values())),

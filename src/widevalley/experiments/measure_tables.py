@@ -59,6 +59,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
+def beyond(value: float, floor: float) -> str:
+    """An eigenvalue, unless the noise floor hides whether it is one."""
+    return significant(value) if abs(value) > floor else "0 within the floor"
+
+
 def positions(measurement: Measurement) -> Table:
     heads: Heads = (("Network", ""), ("Parameters", ""), ("Loss", "f"), ("Error", "%"), ("Gradient norm", "‖∇f‖"))
     heads += (("A gradient step gains", "of the loss"), ("Weight norm", "‖x‖"), ("Gauss-Newton rank", "at most"))
@@ -122,8 +127,8 @@ def spectra(found: Mapping[str, Eigenvalues]) -> Table:
         cells = (
             Markup('<div class="verdict">{} <small>{}</small></div>').format(percent(zero.share), said),
             f"{each.structural_zeros:,}",
-            significant(float(each.eigenvalues[-1])),
-            significant(float(each.eigenvalues[0])),
+            beyond(float(each.eigenvalues[-1]), each.noise_floor),
+            beyond(float(each.eigenvalues[0]), each.noise_floor),
             f"{numbers.negative(each):,}",
             significant(each.trace),
             significant(each.noise_floor, 2),
@@ -141,9 +146,13 @@ def elsewhere(measurement: Measurement, found: Mapping[str, Eigenvalues]) -> Tab
     rows = []
     for name, spectrum in found.items():
         at, values = measurement.networks[name].position, spectrum.eigenvalues
-        first = (at.loss, at.gradient_norm, float(values[-1]), float(values[0]), spectrum.trace)
+        first = (
+            *map(significant, (at.loss, at.gradient_norm)),
+            *(beyond(float(end), spectrum.noise_floor) for end in (values[-1], values[0])),
+            significant(spectrum.trace),
+        )
         before = f"{name}, " if len(found) > 1 else ""
-        rows.append((f"{before}these", (f"{at.samples:,}", *map(significant, first))))
+        rows.append((f"{before}these", (f"{at.samples:,}", *first)))
         for which, each in spectrum.elsewhere.items():
             top = each.largest[0] if each.largest else math.nan
             figures = map(significant, (each.loss, each.gradient_norm, top, each.most_negative))
