@@ -58,8 +58,8 @@ def tiny() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)).double()
 
 
-def save_tiny(path: Path, seed: int = 0, steps: int = 200) -> Path:
-    """The weights of one that was trained on two clouds of points that overlap, as a file of a ``state_dict``."""
+def trained_tiny(seed: int = 0, steps: int = 200) -> nn.Module:
+    """On two clouds of points that overlap."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = tiny()
@@ -69,14 +69,20 @@ def save_tiny(path: Path, seed: int = 0, steps: int = 200) -> Path:
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(inputs), targets).backward()
         optimizer.step()
-    torch.save(model.state_dict(), path)
+    model.zero_grad()
+    return model
+
+
+def save_tiny(path: Path, seed: int = 0, steps: int = 200) -> Path:
+    """The weights of one, as a file of a ``state_dict``."""
+    torch.save(trained_tiny(seed, steps).state_dict(), path)
     return path
 
 
-def clouds(samples: int = 60) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    targets = torch.arange(samples) % 2
-    return torch.randn(samples, 4, generator=generator, dtype=torch.float64) + targets[:, None], targets
+def clouds(seed: int = 1) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.arange(60) % 2
+    return torch.randn(60, 4, generator=generator, dtype=torch.float64) + targets[:, None], targets
 
 
 def objective(checkpoint: Path) -> Objective:

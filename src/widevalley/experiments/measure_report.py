@@ -70,6 +70,7 @@ def _context(measurement: Measurement) -> dict[str, Any]:
         "outermost": measure_tables.outermost(densities) if densities else None,
         "density_panels": _density(densities, looks),
         "entropies": {name: measure_tables.entropies(name, each) for name, each in entropies.items()},
+        "coefficients": measure_tables.coefficients(entropies, measurement.networks),
         "entropy_panels": _entropy(entropies, looks) if entropies else [],
         "entropy_methods": sorted({each.method for each in entropies.values()}),
         "warnings": [
@@ -77,6 +78,11 @@ def _context(measurement: Measurement) -> dict[str, Any]:
             for name, each in entropies.items()
             for point in each.points
             if point.warning
+        ]
+        + [
+            f"{name}, learning coefficient: {each.learning_coefficient.warning}"
+            for name, each in entropies.items()
+            if each.learning_coefficient and each.learning_coefficient.warning
         ],
         "sharpnesses": measure_tables.sharpnesses(sharpnesses) if sharpnesses else None,
         "surface_panels": _surface(surfaces),

@@ -10,9 +10,12 @@ from markupsafe import Markup
 from widevalley.experiments import measure_numbers as numbers
 from widevalley.experiments.measured import (
     PARTS,
+    Coefficient,
     Eigenvalues,
     Entropy,
+    EntropyPoint,
     Measurement,
+    Network,
     Quadrature,
     Rise,
     Sharpness,
@@ -235,10 +238,27 @@ def entropies(name: str, found: Entropy) -> Table:
             f"{point.effective_sample_size:,.0f}",
             percent(point.acceptance),
             f"{point.gradients:,.0f}",
-            Markup("<strong>did not mix</strong>") if point.warning else "mixed",
+            _mixed(point),
         )
         rows.append((f"{point.gamma:g}", cells))
     return Table(f"Local entropy of {name}, β = {found.inverse_temperature:,.6g}", heads, tuple(rows))
+
+
+def coefficients(found: Mapping[str, Entropy], networks: Mapping[str, Network]) -> Table | None:
+    heads: Heads = (("Network", ""), ("Learning coefficient", "± standard error"), ("Regular minimum", "n/2"))
+    rows = tuple(
+        (
+            name,
+            (estimate(each.value, each.standard_error), f"{networks[name].position.parameters / 2:,g}", _mixed(each)),
+        )
+        for name, entropy in found.items()
+        if (each := entropy.learning_coefficient)
+    )
+    return Table("Local learning coefficient, β = 1/log N", (*heads, ("Chains", "")), rows) if rows else None
+
+
+def _mixed(sampled: EntropyPoint | Coefficient) -> str:
+    return Markup("<strong>did not mix</strong>") if sampled.warning else "mixed"
 
 
 def sharpnesses(found: Mapping[str, Sharpness]) -> Table:

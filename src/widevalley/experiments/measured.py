@@ -100,10 +100,20 @@ class EntropyPoint:
 
 
 @dataclass(frozen=True)
+class Coefficient:
+    """``local_learning_coefficient``; ``warning`` where the chains did not mix."""
+
+    value: float
+    standard_error: float
+    warning: str | None
+
+
+@dataclass(frozen=True)
 class Entropy:
     inverse_temperature: float
     method: str
     points: tuple[EntropyPoint, ...]
+    learning_coefficient: Coefficient | None  # None while it has not been measured
     seconds: float
 
 
@@ -188,9 +198,13 @@ class Measurement:
     widths: Widths | Skipped | None
 
     def missing(self) -> dict[str, tuple[str, ...]]:
-        """Parts that were asked for and are not there yet, by network."""
+        """Parts that were asked for and are not there yet, or not to their end, by network."""
+
+        def lacks(part: object) -> bool:
+            return part is None or (isinstance(part, Entropy) and part.learning_coefficient is None)
+
         lacking = {
-            name: tuple(part for part in self.what if getattr(network, part) is None)
+            name: tuple(part for part in self.what if lacks(getattr(network, part)))
             for name, network in self.networks.items()
         }
         return {name: parts for name, parts in lacking.items() if parts}

@@ -13,6 +13,7 @@ import torch
 
 from widevalley.experiments.measured import (
     PARTS,
+    Coefficient,
     Eigenvalues,
     Elsewhere,
     Entropy,
@@ -103,7 +104,13 @@ def _density(record: Record) -> Quadrature:
 
 
 def _entropy(record: Record) -> Entropy:
-    return _filled(Entropy, record, points=tuple(_filled(EntropyPoint, point) for point in record["points"]))
+    coefficient = record["learning_coefficient"]
+    return _filled(
+        Entropy,
+        record,
+        points=tuple(_filled(EntropyPoint, point) for point in record["points"]),
+        learning_coefficient=None if coefficient is None else _filled(Coefficient, coefficient),
+    )
 
 
 def _sharpness(record: Record) -> Sharpness:
