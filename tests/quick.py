@@ -2,19 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from widevalley.experiments import parts
 from widevalley.experiments.compare import Plan
 from widevalley.experiments.data import Data
 from widevalley.experiments.methods import METHODS
 from widevalley.experiments.records import Record
 from widevalley.experiments.tasks import TASKS, Task
 from widevalley.experiments.train import Unit
-from widevalley.landscape import Objective
+from widevalley.landscape import Objective, local_learning_coefficient
 
 
 def network() -> nn.Module:
@@ -83,6 +85,11 @@ def clouds(seed: int = 1) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     targets = torch.arange(60) % 2
     return torch.randn(60, 4, generator=generator, dtype=torch.float64) + targets[:, None], targets
+
+
+def few_chains(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A learning coefficient from a sixteenth of the chains."""
+    monkeypatch.setattr(parts, "local_learning_coefficient", partial(local_learning_coefficient, chains=16, draws=256))
 
 
 def objective(checkpoint: Path) -> Objective:

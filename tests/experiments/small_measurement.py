@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import quick
 
-from widevalley.experiments import parts
 from widevalley.experiments.measure import PARTS, Plan, measure
 from widevalley.experiments.subjects import Subject
 from widevalley.landscape import Objective
@@ -46,11 +45,11 @@ def _measured():
         "widevalley measure runs/net-0.safetensors runs/net-1.safetensors runs/net-2.safetensors",
         PARTS,
         asked=True,
-        gammas=(1.0, 10.0),
+        gammas=(10.0, 100.0),
         objective="small_measurement:objective",
     )
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts, "DRAWS", 64)
+        quick.few_chains(patch)
         return measure(plan, Path(folder) / "out", Quiet())
 
 

@@ -19,8 +19,8 @@ QUICK = ("density", "sharpness")
 
 
 @pytest.fixture(autouse=True)
-def few_draws(monkeypatch):
-    monkeypatch.setattr(parts, "DRAWS", 64)
+def few_chains(monkeypatch):
+    quick.few_chains(monkeypatch)
 
 
 class Telling:

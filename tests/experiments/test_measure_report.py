@@ -71,15 +71,26 @@ def test_tables_have_the_files_numbers(three):
     assert page.tables["Table of other samples"]["net-0, subset 1"][3] == significant(other["largest"][0])
     assert page.tables["Table of the largest eigenvalues of net-0"]["5"][1] == significant(other["largest"][4])
     point = network["entropy"]["points"][0]
-    row = page.tables["Table of local entropy of net-1"]["1"]
+    row = page.tables["Table of local entropy of net-1"]["10"]
     assert row[0] == estimate(point["value"], point["standard_error"])
     assert row[2] == significant(point["rms_radius"], 3)
     rows = {(row["kind"], row["radius"]): row for row in network["sharpness"]["rows"]}
     assert page.tables["Table of sharpness"]["worst, 0.05"][1].startswith(
         f"≥\N{NO-BREAK SPACE}{significant(rows['worst', 0.05]['value'])} runs agree to "
     )
-    average = rows["average", 0.5]
-    assert page.tables["Table of sharpness"]["average, 0.5"][1] == estimate(average["value"], average["standard_error"])
+    average = rows["average", 0.05]
+    assert page.tables["Table of sharpness"]["average, 0.05"][1] == estimate(average["value"], average["standard_error"])
+
+
+def test_learning_coefficients_stand_beside_half_the_parameters(tmp_path, three):
+    found = small.three()["networks"]["net-1"]["entropy"]["learning_coefficient"]
+    rows = Page(three).tables["Table of learning coefficients"]
+    assert rows["net-1"] == [estimate(found["value"], found["standard_error"]), "15", "mixed"]
+    record = small.three()
+    record["networks"]["net-2"]["entropy"]["learning_coefficient"] = None
+    text = write_measure_report(small.write(tmp_path, record)).read_text()
+    assert list(Page(text).tables["Table of learning coefficients"]) == ["net-0", "net-1"]
+    assert "This measurement is not complete" in text
 
 
 def test_raw_widths_get_no_verdict(three):

@@ -38,8 +38,6 @@ UNASKED = 300.0
 # Of the Gaussian alone, √(n/βγ), as shares of ‖x‖.
 RADII = (0.02, 0.05, 0.1, 0.2)
 ENTROPY_TOLERANCE = 0.01
-# Of the learning coefficient: a quarter of its default, whose error is half as large.
-DRAWS = 1024
 OF_THE_SAMPLER = (
     "phi",
     "classical_entropy",
@@ -187,7 +185,7 @@ def entropy(
         keep(record)
     if record["learning_coefficient"] is None:
         found, warning, seconds = _sampled(
-            functools.partial(local_learning_coefficient, objective, draws=DRAWS, progress=told)
+            functools.partial(local_learning_coefficient, objective, progress=told)
         )
         record["learning_coefficient"] = {
             "value": found.value,
