@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from widevalley.experiments import data as datasets
 from widevalley.experiments import environment
 from widevalley.experiments.networks import small_mnist_fc
+from widevalley.experiments.subsets import balanced
 from widevalley.landscape import Objective, exact_hessian, hessian_eigenvalues, top_eigenpairs, trace
 from widevalley.landscape.band import reduce_to_band
 from widevalley.landscape.cost import cost
@@ -123,16 +124,6 @@ def trained(train: datasets.Split, hidden: int, epochs: int) -> nn.Module:
             schedule.step()
     model.zero_grad()
     return model
-
-
-def balanced(split: datasets.Split, count: int, seed: int) -> datasets.Split:
-    """``count`` images of which each class has as many as any other, within one."""
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
-    place = torch.zeros(len(split), dtype=torch.int64)
-    for label in split.targets.unique():
-        of_class = order[split.targets[order] == label]
-        place[of_class] = torch.arange(len(of_class))
-    return split.take(order[place[order].argsort(stable=True)][:count])
 
 
 def outermost(model: nn.Module, images: datasets.Split) -> dict[str, object]:

@@ -6,12 +6,16 @@ from functools import cache
 
 from torch import nn
 
+from widevalley.experiments import widths
 from widevalley.experiments.compare import Plan
 from widevalley.experiments.data import Data
 from widevalley.experiments.methods import METHODS
 from widevalley.experiments.records import Record
 from widevalley.experiments.tasks import TASKS, Task
 from widevalley.experiments.train import Unit
+
+# At full size a network's widths take longer than all of a quick comparison.
+widths.EXAMPLES, widths.PRODUCTS = 50, 8
 
 
 def network() -> nn.Module:

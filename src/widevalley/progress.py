@@ -11,8 +11,17 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
+from widevalley.experiments.folder import Named
 from widevalley.experiments.records import Record
 from widevalley.experiments.train import Unit
 
@@ -37,6 +46,7 @@ class Narrator:
             disable=not self.console.is_terminal,
         )
         self.task = self.bar.add_task("starting")
+        self.widths: TaskID | None = None
         self.units = self.number = self.before = 0
         self.waits = False
         self.begun = self.said = time.monotonic()
@@ -81,10 +91,19 @@ class Narrator:
         took = "there already" if skipped else f"{time.monotonic() - self.begun:.1f} s"
         self._say(f"run {self.number} of {self.units}: {_title(unit)}: {said} ({took})")
 
-    def waiting(self, units: Sequence[Unit]) -> None:
+    def waiting(self, units: Sequence[Named]) -> None:
         if not self.waits:
-            self._say(f"waiting for {_counted(len(units))} in the hands of other processes")
+            self._say(f"waiting for other processes, which are at {', '.join(unit.name for unit in units)}")
         self.waits = True
+
+    def measuring(self, what: str, done: float, total: int) -> None:
+        self.waits = False
+        if self.widths is None:
+            self.widths = self.bar.add_task("widths", total=total)
+        self.bar.update(self.widths, description=what, completed=done)
+
+    def measured(self, seed: int, said: str, skipped: bool) -> None:
+        self._say(f"widths of seed {seed}: {said}{' (there already)' if skipped else ''}")
 
     def warn(self, message: str) -> None:
         self._say(message)

@@ -17,10 +17,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from widevalley.experiments import plots, summaries, tables
+from widevalley.experiments import plots, summaries, tables, width_tables
 from widevalley.experiments.results import Comparison, read
 from widevalley.experiments.summaries import Difference
 from widevalley.experiments.tables import plus_minus
+from widevalley.experiments.width_ratios import WidthRatio, width_ratios
 from widevalley.writing import PARTIAL, write
 
 __all__ = ["plus_minus", "write_report"]
@@ -60,6 +61,7 @@ def write_report(folder: Path) -> Path:
 
 def _context(comparison: Comparison) -> dict[str, Any]:
     differences = summaries.differences(comparison)
+    ratios = width_ratios(comparison)
     return {
         "comparison": comparison,
         "findings": _findings(comparison, differences),
@@ -67,6 +69,12 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         "results": tables.results(comparison, differences),
         "over": sorted({difference.over for difference in differences.values() if difference.over}),
         "intervals": sum(1 for difference in differences.values() if difference.over),
+        "widths": width_tables.widths(comparison, ratios),
+        "width_finding": width_tables.finding(comparison, ratios),
+        "width_ratios": _width_ratios(comparison, ratios),
+        "width_methods": [method for method in comparison.methods if method in ratios],
+        "several_widths": any(ratio.seeds > 1 for found in ratios.values() for ratio in found),
+        "width_notes": _width_notes(comparison),
         "costs": tables.costs(comparison),
         "costlier": {method: count for method, count in comparison.gradients_per_step.items() if count > 1},
         "reach": tables.reach(comparison),
@@ -159,6 +167,23 @@ def _differences(comparison: Comparison, found: Mapping[str, Difference]) -> lis
     description = f"Points and intervals: difference of test error. {'; '.join(said)}."
     title = f"Test error against {summaries.baseline(comparison)}"
     return _panel(title, plots.differences(comparison, found), "differences", description)
+
+
+def _width_ratios(comparison: Comparison, found: Mapping[str, tuple[WidthRatio, ...]]) -> list[Panel]:
+    description = "Points and intervals: ratio of each measure to the baseline’s; numbers in the table."
+    figure = plots.width_ratios(comparison, found)
+    return _panel(f"Measures of width, relative to {summaries.baseline(comparison)}", figure, "widths", description)
+
+
+def _width_notes(comparison: Comparison) -> list[str]:
+    """What could not be measured, and what the measures warn of, each once with its seeds."""
+    notes: dict[str, list[str]] = {}
+    for widths in comparison.widths:
+        reasons = [f"not measured, {widths.reason}"] if widths.reason else []
+        reasons += [f"{m}: {said}" for m, said in widths.verdicts.items() if widths.incomparable(m)]
+        for reason in (*reasons, *widths.caveats):
+            notes.setdefault(reason, []).append(f"{widths.seed}")
+    return [f"Seed {', '.join(seeds)}: {reason}" for reason, seeds in notes.items()]
 
 
 def _curves(

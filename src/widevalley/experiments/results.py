@@ -1,21 +1,22 @@
 """The result files of a comparison, read into frozen records.
 
-A folder holds ``comparison.json`` (what was to be run) and ``units/*.jsonl`` (one file a run: its configuration, its
-evaluations, its result). Units that have not run yet, or not to their end, are no error; a file that cannot be read is.
-Errors are in percent, losses are means over samples in nats, times in seconds. A number that is null or not finite in
-the files is kept as it is, null as NaN: divergence is a result too. What older files lack is NaN, None or empty.
+A folder holds ``comparison.json`` (what was to be run), ``units/*.jsonl`` (one file a run: its configuration, its
+evaluations, its result) and ``widths/*.json`` (one file a seed). Units that have not run yet, or not to their end, are
+no error; a file that cannot be read is. Errors are in percent, losses are means over samples in nats, times in seconds.
+A number that is null or not finite in the files is kept as it is, null as NaN: divergence is a result too. What older
+files lack is NaN, None or empty.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-Record = Mapping[str, Any]
+from widevalley.experiments.reading import REMEDY, Record, ResultsError, entry, number, record_of, text
+from widevalley.experiments.width_results import SeedWidths, read_widths
+
+__all__ = ["Comparison", "Measurement", "Result", "ResultsError", "Rise", "SeedWidths", "Unit", "read"]
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ class Comparison:
     gradients_per_step: Mapping[str, int]
     test_targets: int
     units: tuple[Unit, ...]
+    widths: tuple[SeedWidths, ...] = ()  # in the order of the seeds
 
     def tuned(self, method: str) -> dict[float, tuple[Result, ...]]:
         """Results of the tuning runs that have ended, by learning rate in rising order."""
@@ -137,10 +139,6 @@ class Comparison:
         return tuple((unit, result) for unit, result in pairs if result is not None and not result.diverged)
 
 
-class ResultsError(ValueError):
-    """A result file is damaged; the message names it."""
-
-
 def read(folder: Path) -> Comparison:
     """The comparison in ``folder``.
 
@@ -150,7 +148,7 @@ def read(folder: Path) -> Comparison:
     path = folder / "comparison.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; name a folder that `widevalley compare` has written")
-    plan = _record(_text(path), f"{path}")
+    plan = record_of(text(path), f"{path}")
     units = tuple(unit for unit_path in sorted((folder / "units").glob("*.jsonl")) if (unit := _unit(unit_path)))
     try:
         methods = tuple(str(method) for method in plan["methods"])
@@ -170,11 +168,12 @@ def read(folder: Path) -> Comparison:
             gradients_per_step={m: int((plan.get("gradients_per_step") or {}).get(m, 1)) for m in methods},
             test_targets=int(plan.get("test_targets") or plan["test_size"]),
             units=units,
+            widths=tuple(found for seed in plan["seeds"] if (found := read_widths(folder, int(seed)))),
         )
     except KeyError as error:
-        raise ResultsError(f"{path}: {error} is missing; {_REMEDY}") from None
+        raise ResultsError(f"{path}: {error} is missing; {REMEDY}") from None
     except (TypeError, AttributeError, ValueError) as error:
-        raise ResultsError(f"{path}: a value has the wrong type ({error}); {_REMEDY}") from None
+        raise ResultsError(f"{path}: a value has the wrong type ({error}); {REMEDY}") from None
 
 
 _SIZES = (
@@ -186,7 +185,6 @@ _SIZES = (
     "test_size",
     "parameters",
 )
-_REMEDY = "the file is damaged: move it away, and go on by the same compare with --resume"
 
 
 def _unit(path: Path) -> Unit | None:
@@ -194,9 +192,9 @@ def _unit(path: Path) -> Unit | None:
     configuration: Record | None = None
     evaluations: list[Measurement] = []
     result: Result | None = None
-    for number, line in enumerate(_text(path).splitlines(), start=1):
-        where = f"{path}, line {number}"
-        record = _record(line, where)
+    for count, line in enumerate(text(path).splitlines(), start=1):
+        where = f"{path}, line {count}"
+        record = record_of(line, where)
         match record.get("kind"):
             case "configuration":
                 configuration = record
@@ -205,21 +203,21 @@ def _unit(path: Path) -> Unit | None:
             case "result":
                 result = _result(record, where)
             case kind:
-                raise ResultsError(f"{where}: kind={kind!r} is none of configuration, evaluation and result; {_REMEDY}")
+                raise ResultsError(f"{where}: kind={kind!r} is none of configuration, evaluation and result; {REMEDY}")
     if configuration is None:
         if evaluations or result:
-            raise ResultsError(f"{path}: there is no line of kind configuration; {_REMEDY}")
+            raise ResultsError(f"{path}: there is no line of kind configuration; {REMEDY}")
         return None
     where = f"{path}, configuration"
     return Unit(
-        phase=str(_entry(configuration, "phase", str, where)),
-        method=str(_entry(configuration, "method", str, where)),
-        lr=_number(configuration, "lr", where),
-        seed=int(_entry(configuration, "seed", int, where)),
-        batch_size=int(_entry(configuration, "batch_size", int, where)),
-        optimizer=dict(_entry(configuration, "optimizer", dict, where)),
-        versions=dict(_entry(configuration, "versions", dict, where)),
-        machine=dict(_entry(configuration, "machine", dict, where)),
+        phase=str(entry(configuration, "phase", str, where)),
+        method=str(entry(configuration, "method", str, where)),
+        lr=number(configuration, "lr", where),
+        seed=int(entry(configuration, "seed", int, where)),
+        batch_size=int(entry(configuration, "batch_size", int, where)),
+        optimizer=dict(entry(configuration, "optimizer", dict, where)),
+        versions=dict(entry(configuration, "versions", dict, where)),
+        machine=dict(entry(configuration, "machine", dict, where)),
         evaluations=tuple(evaluations),
         result=result,
     )
@@ -227,36 +225,36 @@ def _unit(path: Path) -> Unit | None:
 
 def _measurement(record: Record, where: str, may_lack: bool = False) -> Measurement:
     return Measurement(
-        gradients=int(_entry(record, "gradients", int, where)),
-        epochs=_number(record, "epochs", where, may_lack),
-        outer_updates=int(_entry(record, "outer_updates", int, where)),
-        paper_epochs=_number(record, "paper_epochs", where, may_lack),
-        seconds=_number(record, "seconds", where, may_lack),
-        train_loss=_number(record, "train_loss", where, may_lack),
-        train_error=_number(record, "train_error", where, may_lack),
-        validation_loss=_number(record, "validation_loss", where, may_lack),
-        validation_error=_number(record, "validation_error", where, may_lack),
-        displacement=_number(record, "displacement", where, may_lack=True),
-        pull_to_gradient=_number(record, "pull_to_gradient", where, may_lack=True),
-        noise_to_gradient=_number(record, "noise_to_gradient", where, may_lack=True),
+        gradients=int(entry(record, "gradients", int, where)),
+        epochs=number(record, "epochs", where, may_lack),
+        outer_updates=int(entry(record, "outer_updates", int, where)),
+        paper_epochs=number(record, "paper_epochs", where, may_lack),
+        seconds=number(record, "seconds", where, may_lack),
+        train_loss=number(record, "train_loss", where, may_lack),
+        train_error=number(record, "train_error", where, may_lack),
+        validation_loss=number(record, "validation_loss", where, may_lack),
+        validation_error=number(record, "validation_error", where, may_lack),
+        displacement=number(record, "displacement", where, may_lack=True),
+        pull_to_gradient=number(record, "pull_to_gradient", where, may_lack=True),
+        noise_to_gradient=number(record, "noise_to_gradient", where, may_lack=True),
     )
 
 
 def _result(record: Record, where: str) -> Result:
-    diverged = bool(_entry(record, "diverged", bool, where))
+    diverged = bool(entry(record, "diverged", bool, where))
     return Result(
         diverged=diverged,
         last=_measurement(record, where, may_lack=diverged),
-        seconds_per_gradient=_number(record, "seconds_per_gradient", where, may_lack=diverged),
-        test_loss=_number(record, "test_loss", where, may_lack=True),
-        test_error=_number(record, "test_error", where, may_lack=True),
+        seconds_per_gradient=number(record, "seconds_per_gradient", where, may_lack=diverged),
+        test_loss=number(record, "test_loss", where, may_lack=True),
+        test_error=number(record, "test_error", where, may_lack=True),
         rise=tuple(
-            Rise(_number(rise, "size", where), _number(rise, "mean", where), _number(rise, "standard_error", where))
+            Rise(number(rise, "size", where), number(rise, "mean", where), number(rise, "standard_error", where))
             for rise in record.get("rise") or ()
         ),
         test_wrong=_wrong(record, where),
-        state_bytes=_number(record, "state_bytes", where, may_lack=True),
-        gradient_bytes=_number(record, "gradient_bytes", where, may_lack=True),
+        state_bytes=number(record, "state_bytes", where, may_lack=True),
+        gradient_bytes=number(record, "gradient_bytes", where, may_lack=True),
     )
 
 
@@ -267,37 +265,4 @@ def _wrong(record: Record, where: str) -> tuple[tuple[int, int], ...] | None:
     try:
         return tuple((int(example), int(count)) for example, count in pairs)
     except (TypeError, ValueError):
-        raise ResultsError(f"{where}: test_wrong is no list of [example, count]; {_REMEDY}") from None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ResultsError(f"{path}: not UTF-8 text ({error}); {_REMEDY}") from None
-
-
-def _record(text: str, where: str) -> Record:
-    try:
-        record = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ResultsError(f"{where}: not JSON ({error}); {_REMEDY}") from None
-    if not isinstance(record, dict):
-        raise ResultsError(f"{where}: {type(record).__name__} where an object belongs; {_REMEDY}")
-    return record
-
-
-def _entry(record: Record, key: str, kind: type, where: str) -> Any:
-    value = record.get(key)
-    if not isinstance(value, kind):
-        raise ResultsError(f"{where}: {key}={value!r} where a value of type {kind.__name__} belongs; {_REMEDY}")
-    return value
-
-
-def _number(record: Record, key: str, where: str, may_lack: bool = False) -> float:
-    value = record.get(key)
-    if value is None and (may_lack or key in record):
-        return math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ResultsError(f"{where}: {key}={value!r} where a number belongs; {_REMEDY}")
-    return float(value)
+        raise ResultsError(f"{where}: test_wrong is no list of [example, count]; {REMEDY}") from None
