@@ -22,14 +22,17 @@ from widevalley.experiments.subsets import balanced
 from widevalley.experiments.summaries import reference
 from widevalley.experiments.tasks import Task
 from widevalley.experiments.train import Stopped, Unit
-from widevalley.landscape import Objective, Widths, compare_widths
+from widevalley.landscape import Objective, Widths, compare_widths, hessian_vector_product
 from widevalley.writing import write
 
 # Of the training split, the same for all networks.
 EXAMPLES, SUBSET_SEED = 1_000, 0
-# Hessian-vector products for each of five measures of a network, which is a quarter to a third of its cost; the digits'
-# λ_max(D H D) have a residual below 0.1 % after as many (results/digits/widths).
+# Hessian-vector products for each of five measures of a network; the digits' λ_max(D H D) have residuals below 1e-5 of
+# them after as many (results/digits/widths).
 PRODUCTS = 20
+# What a network takes in all, sharpness and passes for the losses too, in units of one product: 165 for LeNet, 200 for
+# the fully connected networks.
+ALL_PRODUCTS = 180
 # Memory for a product grows with the batch; all batches together are the examples.
 BATCH = 250
 
@@ -128,14 +131,31 @@ def _network(task: Task, path: Path) -> torch.nn.Module:
     return network.eval()
 
 
+def _objective(network: torch.nn.Module, subset: Split) -> Objective:
+    batches = zip(subset.inputs.split(BATCH), subset.targets.split(BATCH), strict=True)
+    return Objective(network, data=list(batches))
+
+
+def seconds_per_network(task: Task, data: Data, device: str) -> float:
+    """About what the widths of one network take, from one Hessian-vector product; 0 where there is none."""
+    with torch.random.fork_rng(devices=[]):
+        network = task.network().to(device)
+    objective = _objective(network.eval(), balanced(data.train, EXAMPLES, SUBSET_SEED))
+    try:
+        objective.check()
+        began = time.perf_counter()
+        hessian_vector_product(objective, objective.vector())
+    except (ValueError, RuntimeError):
+        return 0.0
+    return ALL_PRODUCTS * (time.perf_counter() - began)
+
+
 def _measure(
     seed: _Seed, task: Task, subset: Split, folder: Folder, progress: Callable[[str, float], None], device: str
 ) -> Record:
     began = time.perf_counter()
-    batches = list(zip(subset.inputs.split(BATCH), subset.targets.split(BATCH), strict=True))
     objectives = {
-        method: Objective(_network(task, folder.weights(run)).to(device), data=batches)
-        for method, run in seed.runs.items()
+        method: _objective(_network(task, folder.weights(run)).to(device), subset) for method, run in seed.runs.items()
     }
     record: Record = {
         "kind": "widths",
