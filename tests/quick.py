@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from widevalley.experiments import parts
+from widevalley.experiments import parts, widths
 from widevalley.experiments.compare import Plan
 from widevalley.experiments.data import Data
 from widevalley.experiments.methods import METHODS
@@ -17,6 +17,9 @@ from widevalley.experiments.records import Record
 from widevalley.experiments.tasks import TASKS, Task
 from widevalley.experiments.train import Unit
 from widevalley.landscape import Objective, local_learning_coefficient
+
+# At full size a network's widths take longer than all of a quick comparison.
+widths.EXAMPLES, widths.PRODUCTS = 50, 8
 
 
 def network() -> nn.Module:

@@ -116,8 +116,9 @@ def _costs(plan: Plan, data: Data) -> str:
         f"{sum(c.minutes for c in costs):.1f}",
     )
     said = (
-        f"Gradients are those of all runs; minutes, with the {EVALUATIONS + 1} evaluations of each, are estimated from "
-        f"a second of each method on {plan.device}, for one process. Nothing was run or written."
+        f"Gradients are those of all runs; minutes, with the {EVALUATIONS + 1} evaluations of each and the widths of "
+        f"the final networks, are estimated from a second of each method on {plan.device}, for one process. Nothing "
+        "was run or written."
     )
     return f"{_aligned([heads, *rows, total])}\n{said}"
 

@@ -12,8 +12,17 @@ from typing import Self
 
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
+from widevalley.experiments.folder import Named
 from widevalley.experiments.records import Record
 from widevalley.experiments.train import Unit
 
@@ -100,6 +109,7 @@ class Narrator(Teller):
 
     before = 0
     waits = False
+    widths: TaskID | None = None
 
     def start(self, units: int, gradients: int) -> None:
         self.total = units
@@ -132,10 +142,19 @@ class Narrator(Teller):
         took = "there already" if skipped else f"{time.monotonic() - self.begun:.1f} s"
         self._say(f"run {self.number} of {self.total}: {_title(unit)}: {said} ({took})")
 
-    def waiting(self, units: Sequence[Unit]) -> None:
+    def waiting(self, units: Sequence[Named]) -> None:
         if not self.waits:
-            self._say(f"waiting for {_counted(len(units))} in the hands of other processes")
+            self._say(f"waiting for other processes, which are at {', '.join(unit.name for unit in units)}")
         self.waits = True
+
+    def measuring(self, what: str, done: float, total: int) -> None:
+        self.waits = False
+        if self.widths is None:
+            self.widths = self.bar.add_task("widths", total=total)
+        self.bar.update(self.widths, description=what, completed=done)
+
+    def measured(self, seed: int, said: str, skipped: bool) -> None:
+        self._say(f"widths of seed {seed}: {said}{' (there already)' if skipped else ''}")
 
 
 @contextmanager

@@ -7,8 +7,7 @@ import quick
 import torch
 from test_compare import Progress
 
-from widevalley.experiments import checkpoints, train
-from widevalley.experiments import compare as module
+from widevalley.experiments import checkpoints, sharing, train
 from widevalley.experiments.compare import compare
 
 # Read before any process is copied from this one.
@@ -20,7 +19,7 @@ def work(folder: Path, log: Path | None = None) -> None:
     torch.set_num_threads(1)
     checkpoints.EVERY = 0.0
     train.EVALUATIONS = 4
-    module.PATIENCE = 0.02
+    sharing.PATIENCE = 0.02
     progress = Progress()
     plan = quick.plan("sgd", "entropy-sgd", seeds=1, rates=2)
     # Several seeds a rate, so that the choice is between means.

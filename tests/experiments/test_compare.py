@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from widevalley.experiments import compare as module
+from widevalley.experiments import sharing
 from widevalley.experiments.checkpoints import Checkpoints
 from widevalley.experiments.compare import choose, compare
 from widevalley.experiments.folder import Folder, FolderError
@@ -30,6 +31,7 @@ class Progress(Quiet):
         self.ran: list[str] = []
         self.skipped: list[str] = []
         self.warned: list[str] = []
+        self.widths: list[tuple[int, bool]] = []
         self.waited = 0
 
     def start(self, units: int, gradients: int) -> None:
@@ -45,6 +47,10 @@ class Progress(Quiet):
 
     def waiting(self, units: Sequence[Unit]) -> None:
         self.waited += 1
+
+    def measuring(self, what: str, done: float, total: int) -> None: ...
+    def measured(self, seed: int, said: str, skipped: bool) -> None:
+        self.widths.append((seed, skipped))
 
     def warn(self, message: str) -> None:
         self.warned.append(message)
@@ -117,7 +123,7 @@ def test_a_killed_comparison_goes_on_with_what_is_missing(finished: Path, tmp_pa
 
 def test_a_unit_of_another_process_is_left_to_it(finished: Path, tmp_path: Path, monkeypatch) -> None:
     """Another has two units: it ends one and dies at the other, which is run here then."""
-    monkeypatch.setattr(module, "PATIENCE", 0.01)
+    monkeypatch.setattr(sharing, "PATIENCE", 0.01)
     shutil.copytree(finished, tmp_path / "shared")
     other = Folder(tmp_path / "shared")
     units = PLAN.final(len(quick.digits().train), json.loads(other.plan.read_text())["chosen"])[:2]

@@ -8,9 +8,9 @@ from widevalley.experiments.estimate import Cost, estimate
 from widevalley.experiments.train import EVALUATIONS
 
 
-def test_minutes_are_those_of_gradients_evaluations_and_endings() -> None:
-    cost = Cost("sgd", 7, 1000, 0.06, 2.0, 30.0, 3)
-    assert cost.minutes == pytest.approx((1000 * 0.06 + 7 * (EVALUATIONS + 1) * 2.0 + 3 * 30.0) / 60)
+def test_minutes_are_those_of_gradients_evaluations_endings_and_widths() -> None:
+    cost = Cost("sgd", 7, 1000, 0.06, 2.0, 30.0, 3, 40.0)
+    assert cost.minutes == pytest.approx((1000 * 0.06 + 7 * (EVALUATIONS + 1) * 2.0 + 3 * (30.0 + 40.0)) / 60)
 
 
 def test_runs_and_gradients_are_the_plans_and_nothing_is_disturbed() -> None:
@@ -23,3 +23,4 @@ def test_runs_and_gradients_are_the_plans_and_nothing_is_disturbed() -> None:
         # Three rates of one epoch, and two seeds of two, of 17 gradients each.
         assert (cost.method, cost.runs, cost.finals, cost.gradients) == (method.name, 5, 2, 3 * 17 + 2 * 34)
         assert min(cost.seconds_per_gradient, cost.seconds_per_evaluation, cost.seconds_per_ending) > 0
+        assert cost.seconds_per_widths > 0

@@ -79,7 +79,9 @@ def test_tables_have_the_files_numbers(three):
         f"≥\N{NO-BREAK SPACE}{significant(rows['worst', 0.05]['value'])} runs agree to "
     )
     average = rows["average", 0.05]
-    assert page.tables["Table of sharpness"]["average, 0.05"][1] == estimate(average["value"], average["standard_error"])
+    assert page.tables["Table of sharpness"]["average, 0.05"][1] == estimate(
+        average["value"], average["standard_error"]
+    )
 
 
 def test_learning_coefficients_stand_beside_half_the_parameters(tmp_path, three):

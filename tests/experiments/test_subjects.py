@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import save_file
 
 from widevalley.experiments.subjects import SubjectError, names, of_function, of_task, read_checkpoints
-from widevalley.experiments.subsets import balanced
 from widevalley.experiments.tasks import TASKS, TaskError
 from widevalley.experiments.weights import save_weights
 
@@ -139,17 +138,6 @@ def test_an_objective_of_ones_own(tmp_path) -> None:
         of_function([path], "quick:save_tiny")
     with pytest.raises(TaskError, match="has no 'objektiv'"):
         of_function([path], "quick:objektiv")
-
-
-def test_balanced_subsets() -> None:
-    data = quick.digits().train
-    found = balanced(data, 105, seed=3)
-    assert sorted(found.targets.bincount().tolist()) == [10] * 5 + [11] * 5
-    assert torch.equal(found.inputs, balanced(data, 105, seed=3).inputs)
-    assert not torch.equal(found.inputs, balanced(data, 105, seed=4).inputs)
-    assert len(balanced(data, 10**6, seed=0)) == len(data)
-    windows = dataclasses.replace(data, targets=data.targets[:, None].expand(-1, 3))
-    assert balanced(windows, 7, seed=0).targets.shape == (7, 3)
 
 
 def test_no_global_random_state_is_drawn_from(tmp_path) -> None:

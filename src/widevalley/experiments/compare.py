@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -18,13 +17,13 @@ from widevalley.experiments.folder import Folder
 from widevalley.experiments.methods import Method
 from widevalley.experiments.recording import Progress, Recorder, configuration
 from widevalley.experiments.records import Record, rounded
+from widevalley.experiments.sharing import share
 from widevalley.experiments.tasks import Task
-from widevalley.experiments.train import Stopped, Unit
+from widevalley.experiments.train import Unit
+from widevalley.experiments.widths import measure_widths
 
 # Seeds of tuning are none of the final ones.
 FIRST_TUNING_SEED = 1000
-# Seconds between two looks at units that other processes have.
-PATIENCE = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +73,7 @@ class Plan:
 
 
 def compare(plan: Plan, data: Data, path: Path, resume: bool, progress: Progress) -> None:
-    """Runs what is missing of the plan and writes it under ``path``.
+    """Runs what is missing of the plan, measures the widths of its networks, and writes it all under ``path``.
 
     Raises:
         FolderError: the folder has results already and ``resume`` is False, or they are of another plan.
@@ -103,7 +102,7 @@ def compare(plan: Plan, data: Data, path: Path, resume: bool, progress: Progress
     results = worker.run(tuning)
     chosen = {method.name: choose(method, results) for method in plan.methods}
     folder.choose(header, chosen)
-    worker.run(plan.final(size, chosen))
+    measure_widths(plan.task, data, folder, worker.run(plan.final(size, chosen)), progress, plan.device)
 
 
 def choose(method: Method, results: Sequence[tuple[Unit, Record]]) -> float:
@@ -134,32 +133,7 @@ class _Worker:
 
     def run(self, units: Iterable[Unit]) -> list[tuple[Unit, Record]]:
         """Returns when all have a result, whoever ran them."""
-        open_units = list(units)
-        results: dict[str, tuple[Unit, Record]] = {}
-        order = [unit.name for unit in open_units]
-        while open_units:
-            left = []
-            for unit in open_units:
-                found = self._ended(unit)
-                if found is None:
-                    with self.folder.try_lock(unit) as ours:
-                        # Looked at again: another process may have ended it and let go in between.
-                        found = self._ended(unit)
-                        if found is None and not ours:
-                            left.append(unit)
-                            continue
-                        result = found or self._run(unit)
-                else:
-                    result = found
-                self.progress.result(unit, result, skipped=found is not None)
-                results[unit.name] = unit, result
-            if len(left) == len(open_units):
-                self.progress.waiting(left)
-                time.sleep(PATIENCE)
-            if self.progress.stop():
-                raise Stopped
-            open_units = left
-        return [results[name] for name in order]
+        return share(units, self.folder, self.progress, ended=self._ended, work=self._run, tell=self.progress.result)
 
     def _configuration(self, unit: Unit) -> Record:
         return configuration(unit, self.plan.task, self.plan.changes, self.plan.device)

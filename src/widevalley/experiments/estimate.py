@@ -1,4 +1,4 @@
-"""What a comparison would cost: its gradients, and minutes from a short look at each method."""
+"""What a comparison would cost: its gradients, and minutes from a short look at each method and at the widths."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from widevalley.experiments.data import Data
 from widevalley.experiments.methods import Method
 from widevalley.experiments.perturbation import DIRECTIONS, SIZES
 from widevalley.experiments.train import EVALUATIONS, RISE_IMAGES, Training, Unit
+from widevalley.experiments.widths import seconds_per_network
 
 LOOK_SECONDS = 1.0
 LOOK_STEPS = 50
@@ -30,21 +31,24 @@ class Cost:
 
     seconds_per_ending: float  # of a final run: its test split, and the rises of its loss
     finals: int
+    seconds_per_widths: float  # of a final network
 
     @property
     def minutes(self) -> float:
         evaluations = self.runs * (EVALUATIONS + 1)
         seconds = self.gradients * self.seconds_per_gradient + evaluations * self.seconds_per_evaluation
-        return (seconds + self.finals * self.seconds_per_ending) / 60
+        return (seconds + self.finals * (self.seconds_per_ending + self.seconds_per_widths)) / 60
 
 
 def estimate(plan: Plan, data: Data) -> list[Cost]:
     """Takes at least three steps of every method, for about a second, and an evaluation; writes nothing."""
     data = train.on(data, plan.device)
-    return [_cost(plan, method, data) for method in plan.methods]
+    # One network alone is compared with none.
+    widths = seconds_per_network(plan.task, data, plan.device) if len(plan.methods) > 1 else 0.0
+    return [_cost(plan, method, data, widths) for method in plan.methods]
 
 
-def _cost(plan: Plan, method: Method, data: Data) -> Cost:
+def _cost(plan: Plan, method: Method, data: Data, widths: float) -> Cost:
     size = len(data.train)
     units = [unit for unit in plan.tuning(size) if unit.method is method]
     units += plan.final(size, {method.name: method.learning_rates[0]})
@@ -71,4 +75,5 @@ def _cost(plan: Plan, method: Method, data: Data) -> Cost:
         evaluation,
         evaluation * at_the_end / looked_at,
         plan.seeds,
+        widths,
     )

@@ -4,6 +4,7 @@ comparison.json            the plan, and the chosen learning rates once tuning i
 units/NAME.jsonl           a run's configuration, evaluations and, when it has ended, its result
 units/NAME.state/          its checkpoints while it runs
 networks/NAME.safetensors  the network of a final run, at the centre
+widths/seedS.json          how wide the valleys of the networks of one seed are, side by side
 tensorboard/NAME/          its event files, if they are asked for
 locks/                     held by the processes at work; the system lets go of them when a process dies
 """
@@ -14,6 +15,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from filelock import FileLock, Timeout
 
@@ -24,7 +26,7 @@ from widevalley.writing import PARTIAL, write
 
 # What may stand in a folder that holds no comparison yet; and in one whose plan was lost, which --resume writes anew.
 _BEFORE = {"locks", f"comparison.json{PARTIAL}"}
-_OURS = {"units", "networks", "tensorboard", "report.html"}
+_OURS = {"units", "networks", "widths", "tensorboard", "report.html"}
 _GROWING = ("methods", "seeds")
 # What may differ between the configuration with which a run was begun and the one with which it goes on.
 MAY_DIFFER = {"versions", "machine"}
@@ -32,6 +34,13 @@ MAY_DIFFER = {"versions", "machine"}
 
 class FolderError(Exception):
     """The results folder holds something else, or is not to be gone on with, or is damaged."""
+
+
+class Named(Protocol):
+    """A unit of work that one process at a time is at."""
+
+    @property
+    def name(self) -> str: ...
 
 
 class Folder:
@@ -111,6 +120,9 @@ class Folder:
     def weights(self, unit: Unit) -> Path:
         return self.path / "networks" / f"{unit.name}.safetensors"
 
+    def widths(self, seed: int) -> Path:
+        return self.path / "widths" / f"seed{seed}.json"
+
     def board(self, unit: Unit) -> Path:
         return self.path / "tensorboard" / unit.name
 
@@ -124,7 +136,7 @@ class Folder:
             yield
 
     @contextmanager
-    def try_lock(self, unit: Unit) -> Iterator[bool]:
+    def try_lock(self, unit: Named) -> Iterator[bool]:
         """Whether the unit is this process's for now, and no other's."""
         lock = self._lock(unit.name)
         try:

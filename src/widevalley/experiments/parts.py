@@ -184,9 +184,7 @@ def entropy(
         record["seconds"] += seconds
         keep(record)
     if record["learning_coefficient"] is None:
-        found, warning, seconds = _sampled(
-            functools.partial(local_learning_coefficient, objective, progress=told)
-        )
+        found, warning, seconds = _sampled(functools.partial(local_learning_coefficient, objective, progress=told))
         record["learning_coefficient"] = {
             "value": found.value,
             "standard_error": found.standard_error,

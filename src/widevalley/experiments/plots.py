@@ -7,15 +7,16 @@ are the same in every figure; the page draws the legend.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from widevalley.experiments import drawing, summaries
-from widevalley.experiments.drawing import PAGE, TEXT, Style, empty, line, logarithmic
+from widevalley.experiments.drawing import GRID, PAGE, TEXT, Style, empty, line, logarithmic
 from widevalley.experiments.results import Comparison
 from widevalley.experiments.summaries import Difference, Point
+from widevalley.experiments.width_ratios import WidthRatio
 
 LABELS = {
     "gradients": "gradients",
@@ -117,6 +118,44 @@ def differences(comparison: Comparison, found: Mapping[str, Difference]) -> Figu
     axes.set_yticks(range(len(shown)), [difference.method for difference in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def width_ratios(comparison: Comparison, found: Mapping[str, Sequence[WidthRatio]]) -> Figure | None:
+    """Each invariant measure's ratio to the baseline with its interval, a row a measure, in it a line a method.
+
+    A ratio without an interval is a marker alone; None where there is no ratio.
+    """
+    rows: dict[str, list[WidthRatio]] = {}
+    for ratio in (ratio for ratios in found.values() for ratio in ratios):
+        if ratio.invariant and math.isfinite(ratio.interval.mean):
+            rows.setdefault(ratio.measure, []).append(ratio)
+    if not rows:
+        return None
+    figure, axes = empty((f"ratio to {summaries.baseline(comparison)} (below 1: wider)", ""))
+    step = 0.8 / len(found)
+    figure.set_size_inches(4.7, 0.8 + len(rows) * (0.2 + 0.13 * len(found)))
+    axes.axvline(1, color=TEXT, linewidth=1.2, zorder=2)
+    places = {method: -0.4 + step * (place + 0.5) for place, method in enumerate(found)}
+    for row, ratios in enumerate(rows.values()):
+        for ratio in ratios:
+            look, interval, y = style(comparison, ratio.method), ratio.interval, row + places[ratio.method]
+            dashes = (0, look.dashes) if look.dashes else "solid"
+            axes.plot([interval.low, interval.high], [y, y], color=look.colour, lw=1.6, linestyle=dashes, zorder=3)
+            axes.plot([interval.mean], [y], look.marker, color=look.colour, ms=4.5, mec=PAGE, mew=0.5, zorder=4)
+    intervals = [ratio.interval for ratios in rows.values() for ratio in ratios]
+    ends = [end for interval in intervals for end in (interval.low, interval.mean, interval.high)]
+    logarithmic(axes, "x", [1.0, *ends])
+    axes.set_yticks(
+        range(len(rows)), [measure.replace("_", "\n", 1).replace("lambda_max", "λ_max") for measure in rows]
+    )
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+    axes.hlines(
+        [row - 0.5 for row in range(1, len(rows))], 0, 1, color=GRID, lw=1, transform=axes.get_yaxis_transform()
+    )
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     return figure

@@ -10,6 +10,7 @@ from torch import nn
 
 from widevalley.experiments import environment
 from widevalley.experiments.board import Board
+from widevalley.experiments.folder import Named
 from widevalley.experiments.records import Record, write_lines
 from widevalley.experiments.tasks import Task
 from widevalley.experiments.train import Unit
@@ -28,8 +29,14 @@ class Progress(Protocol):
     def result(self, unit: Unit, result: Record, skipped: bool) -> None:
         """It has ended; ``skipped``: before, or in another process."""
 
-    def waiting(self, units: Sequence[Unit]) -> None:
+    def waiting(self, units: Sequence[Named]) -> None:
         """These are in the hands of other processes, and there is nothing else to do."""
+
+    def measuring(self, what: str, done: float, total: int) -> None:
+        """The widths of ``total`` seeds are measured, ``done`` of them so far, parts included."""
+
+    def measured(self, seed: int, said: str, skipped: bool) -> None:
+        """The widths of a seed are there; ``skipped``: before, or by another process."""
 
     def warn(self, message: str) -> None: ...
     def stop(self) -> bool:

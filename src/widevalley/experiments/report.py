@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from widevalley.experiments import plots, summaries, tables
+from widevalley.experiments import plots, summaries, tables, width_tables
 from widevalley.experiments.rendering import Panel, distinct, panel, write_page
 from widevalley.experiments.results import Comparison, read
 from widevalley.experiments.summaries import Difference
 from widevalley.experiments.tables import plus_minus
+from widevalley.experiments.width_ratios import WidthRatio, width_ratios
 
 __all__ = ["plus_minus", "write_report"]
 
@@ -31,6 +32,7 @@ def write_report(folder: Path) -> Path:
 
 def _context(comparison: Comparison) -> dict[str, Any]:
     differences = summaries.differences(comparison)
+    ratios = width_ratios(comparison)
     return {
         "comparison": comparison,
         "findings": _findings(comparison, differences),
@@ -38,6 +40,12 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         "results": tables.results(comparison, differences),
         "over": sorted({difference.over for difference in differences.values() if difference.over}),
         "intervals": sum(1 for difference in differences.values() if difference.over),
+        "widths": width_tables.widths(comparison, ratios),
+        "width_finding": width_tables.finding(comparison, ratios),
+        "width_ratios": _width_ratios(comparison, ratios),
+        "width_methods": [method for method in comparison.methods if method in ratios],
+        "several_widths": any(ratio.seeds > 1 for found in ratios.values() for ratio in found),
+        "width_notes": _width_notes(comparison),
         "costs": tables.costs(comparison),
         "costlier": {method: count for method, count in comparison.gradients_per_step.items() if count > 1},
         "reach": tables.reach(comparison),
@@ -125,6 +133,23 @@ def _differences(comparison: Comparison, found: Mapping[str, Difference]) -> lis
     description = f"Points and intervals: difference of test error. {'; '.join(said)}."
     title = f"Test error against {summaries.baseline(comparison)}"
     return panel(title, plots.differences(comparison, found), "differences", description)
+
+
+def _width_ratios(comparison: Comparison, found: Mapping[str, tuple[WidthRatio, ...]]) -> list[Panel]:
+    description = "Points and intervals: ratio of each measure to the baseline’s; numbers in the table."
+    figure = plots.width_ratios(comparison, found)
+    return panel(f"Measures of width, relative to {summaries.baseline(comparison)}", figure, "widths", description)
+
+
+def _width_notes(comparison: Comparison) -> list[str]:
+    """What could not be measured, and what the measures warn of, each once with its seeds."""
+    notes: dict[str, list[str]] = {}
+    for widths in comparison.widths:
+        reasons = [f"not measured, {widths.reason}"] if widths.reason else []
+        reasons += [f"{m}: {said}" for m, said in widths.verdicts.items() if widths.incomparable(m)]
+        for reason in (*reasons, *widths.caveats):
+            notes.setdefault(reason, []).append(f"{widths.seed}")
+    return [f"Seed {', '.join(seeds)}: {reason}" for reason, seeds in notes.items()]
 
 
 def _curves(

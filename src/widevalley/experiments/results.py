@@ -1,9 +1,10 @@
 """The result files of a comparison, read into frozen records.
 
-A folder holds ``comparison.json`` (what was to be run) and ``units/*.jsonl`` (one file a run: its configuration, its
-evaluations, its result). Units that have not run yet, or not to their end, are no error; a file that cannot be read is.
-Errors are in percent, losses are means over samples in nats, times in seconds. A number that is null or not finite in
-the files is kept as it is, null as NaN: divergence is a result too. What older files lack is NaN, None or empty.
+A folder holds ``comparison.json`` (what was to be run), ``units/*.jsonl`` (one file a run: its configuration, its
+evaluations, its result) and ``widths/*.json`` (one file a seed). Units that have not run yet, or not to their end, are
+no error; a file that cannot be read is. Errors are in percent, losses are means over samples in nats, times in seconds.
+A number that is null or not finite in the files is kept as it is, null as NaN: divergence is a result too. What older
+files lack is NaN, None or empty.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from widevalley.experiments.reading import REMEDY, Record, ResultsError, entry, naming, number, parsed, text
+from widevalley.experiments.width_results import SeedWidths, read_widths
+
+__all__ = ["Comparison", "Measurement", "Result", "ResultsError", "Rise", "SeedWidths", "Unit", "read"]
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,7 @@ class Comparison:
     gradients_per_step: Mapping[str, int]
     test_targets: int
     units: tuple[Unit, ...]
+    widths: tuple[SeedWidths, ...] = ()  # in the order of the seeds
 
     def tuned(self, method: str) -> dict[float, tuple[Result, ...]]:
         """Results of the tuning runs that have ended, by learning rate in rising order."""
@@ -163,6 +168,7 @@ def read(folder: Path) -> Comparison:
             gradients_per_step={m: int((plan.get("gradients_per_step") or {}).get(m, 1)) for m in methods},
             test_targets=int(plan.get("test_targets") or plan["test_size"]),
             units=units,
+            widths=tuple(found for seed in plan["seeds"] if (found := read_widths(folder, int(seed)))),
         )
 
 

@@ -155,7 +155,12 @@ class Difference:
 
 def baseline(comparison: Comparison) -> str:
     """sgd where it was compared, else the first method."""
-    return "sgd" if "sgd" in comparison.methods else comparison.methods[0]
+    return reference(comparison.methods)
+
+
+def reference(methods: Sequence[str]) -> str:
+    """The one of these that the others are compared with."""
+    return "sgd" if "sgd" in methods else methods[0]
 
 
 def differences(comparison: Comparison) -> dict[str, Difference]:
