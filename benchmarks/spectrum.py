@@ -29,6 +29,7 @@ from unittest.mock import patch
 import scipy.linalg
 import torch
 from torch import Tensor, nn
+from trained import error, trained
 
 from widevalley.experiments import data as datasets
 from widevalley.experiments import environment
@@ -39,8 +40,6 @@ from widevalley.landscape import Objective, exact_hessian, hessian_eigenvalues
 from widevalley.landscape.band import reduce_to_band
 from widevalley.landscape.cost import cost
 from widevalley.landscape.rounding import in_float64
-
-BATCH, LEARNING_RATE, MOMENTUM = 128, 0.01, 0.9
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -107,23 +106,10 @@ def parts(arguments: argparse.Namespace) -> None:
         print(line)
 
 
-def trained(train: datasets.Split, hidden: int, epochs: int) -> nn.Module:
-    """SGD with Nesterov momentum 0.9, rate 0.01 falling by a cosine, batch 128."""
-    torch.manual_seed(0)
-    model = small_mnist_fc()
-    if hidden != 64:
-        model = nn.Sequential(nn.Flatten(), nn.Linear(784, hidden), nn.ReLU(), nn.Linear(hidden, 10))
-    optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, momentum=MOMENTUM, nesterov=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, epochs * (len(train) // BATCH)))
-    for _ in range(epochs):
-        order = torch.randperm(len(train))
-        for indices in order.split(BATCH)[: len(train) // BATCH]:
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(train.inputs[indices]), train.targets[indices]).backward()
-            optimizer.step()
-            schedule.step()
-    model.zero_grad()
-    return model
+def network(hidden: int) -> nn.Module:
+    if hidden == 64:
+        return small_mnist_fc()
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, hidden), nn.ReLU(), nn.Linear(hidden, 10))
 
 
 def batched(model: nn.Module, images: datasets.Split) -> Objective:
@@ -137,9 +123,8 @@ def progress(what: str, done: float) -> None:
 def mnist(arguments: argparse.Namespace) -> None:
     data = datasets.mnist(arguments.data_dir)
     dtype = {"float32": torch.float32, "float64": torch.float64}[arguments.dtype]
-    model = trained(data.train, arguments.hidden, arguments.epochs)
-    with torch.no_grad():
-        error = float((model(data.validation.inputs).argmax(1) != data.validation.targets).float().mean())
+    model = trained(lambda: network(arguments.hidden), data.train, arguments.epochs)
+    wrong = error(model, data.validation)
     images = balanced(data.train, arguments.images, seed=0)
     others = {f"subset {seed}": balanced(data.train, arguments.images, seed) for seed in (1, 2)}
     others["training set"] = data.train
@@ -159,7 +144,7 @@ def mnist(arguments: argparse.Namespace) -> None:
         "seed": 0,
         "versions": environment.versions(),
         "machine": environment.machine(),
-        "validation_error": error,
+        "validation_error": wrong,
         "loss": value,
         "gradient_norm": float(gradient.norm()),
         "weight_norm": float(objective.vector().norm()),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from widevalley.landscape.directions import direction_generator
 from widevalley.landscape.lanczos import Krylov, Progress, lanczos, orthogonalise, random_vectors
 from widevalley.landscape.objective import Objective
 from widevalley.landscape.products import hessian_vector_product
@@ -142,7 +143,7 @@ def probe_spaces(
     """Lanczos from each of the independent random directions; of H in the complement of the rows ``without``."""
     integer("probes", probes, minimum=2)
     integer("steps", steps, minimum=1)
-    generator = torch.Generator().manual_seed(seed)
+    generator = direction_generator(seed)
     steps = min(steps, objective.n - (0 if without is None else len(without)))
     done = 0
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from widevalley.landscape.density import gauss, probe_spaces
+from widevalley.landscape.directions import direction_generator
 from widevalley.landscape.lanczos import (
     Krylov,
     Progress,
@@ -62,7 +63,7 @@ def trace(objective: Objective, *, products: int = 120, seed: int = 0, progress:
         value = float(many_products(objective, _identity(objective)).diagonal().sum(dtype=torch.float64))
         tell(1.0)
         return Estimate(value, None, {"products": n, "captured": value})
-    generator = torch.Generator().manual_seed(seed)
+    generator = direction_generator(seed)
     sketch = many_products(objective, random_vectors(objective, sketched, generator))
     tell(1 / 4)
     basis = torch.linalg.qr(sketch.T).Q.T.contiguous()

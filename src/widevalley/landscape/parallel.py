@@ -45,7 +45,10 @@ class ParallelLoss:
         self.gradients += len(vectors)
         parts = [self._mean(chunk, self.width > 1) for chunk in vectors.split(self.width)]
         values, slopes = torch.cat([v for v, _ in parts]), torch.cat([s for _, s in parts])
-        finite = torch.isfinite(values) & torch.isfinite(slopes).all(dim=1)
+        # A sum of what is not finite is not.
+        finite = torch.isfinite(values) & torch.isfinite(slopes.sum(dim=1))
+        if finite.all():
+            return values, slopes
         return torch.where(finite, values, math.inf), torch.where(finite[:, None], slopes, 0.0)
 
     def _mean(self, vectors: Tensor, vectorised: bool) -> tuple[Tensor, Tensor]:

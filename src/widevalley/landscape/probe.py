@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from widevalley.landscape.directions import direction_generator
 from widevalley.landscape.objective import Objective
 from widevalley.landscape.products import hessian_vector_product
 from widevalley.landscape.records import Estimate
@@ -166,7 +167,7 @@ class Probe:
         return torch.empty(self.objective.n, dtype=torch.float64)
 
     def _generator(self) -> torch.Generator:
-        return torch.Generator().manual_seed(self._seed)
+        return direction_generator(self._seed)
 
     def _refuse_another_model(self, optimizer: Optimizer) -> None:
         trained = {id(p) for group in optimizer.param_groups for p in group["params"]}

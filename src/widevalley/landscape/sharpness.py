@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from widevalley.landscape.directions import direction_generator
 from widevalley.landscape.objective import Objective
 from widevalley.landscape.records import Estimate
 from widevalley.validation import integer, real
@@ -72,7 +73,7 @@ def sharpness(
     integer("steps", steps, minimum=1)
     integer("directions", directions, minimum=2)
     objective.check()
-    generator = torch.Generator().manual_seed(seed)
+    generator = direction_generator(seed)
     if kind == "average":
         return _average(objective, radius, directions, generator, progress)
     return _worst(objective, kind, radius, starts, steps, generator, progress)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from widevalley.batchnorm import update_batchnorm
-from widevalley.landscape.directions import filter_normalised_direction
+from widevalley.landscape.directions import direction_generator, filter_normalised_direction
 from widevalley.landscape.objective import Objective
 from widevalley.validation import integer, real
 
@@ -94,7 +94,7 @@ def surface(
 
 
 def _random(objective: Objective, seed: int) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
+    generator = direction_generator(seed)
     return [
         objective.flat([filter_normalised_direction(p.detach(), generator) for p in objective.parameters])
         for _ in range(2)
