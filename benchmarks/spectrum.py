@@ -112,8 +112,9 @@ def network(hidden: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(784, hidden), nn.ReLU(), nn.Linear(hidden, 10))
 
 
-def batched(model: nn.Module, images: datasets.Split) -> Objective:
-    return Objective(model, data=list(zip(images.inputs.split(1024), images.targets.split(1024), strict=True)))
+def batched(model: nn.Module, images: datasets.Split, dtype: torch.dtype) -> Objective:
+    inputs = images.inputs.to(dtype)
+    return Objective(model, data=list(zip(inputs.split(1024), images.targets.split(1024), strict=True)))
 
 
 def progress(what: str, done: float) -> None:
@@ -128,9 +129,10 @@ def mnist(arguments: argparse.Namespace) -> None:
     images = balanced(data.train, arguments.images, seed=0)
     others = {f"subset {seed}": balanced(data.train, arguments.images, seed) for seed in (1, 2)}
     others["training set"] = data.train
-    elsewhere = {name: outermost(batched(model, split), progress) for name, split in others.items()}
     # In float64 the same weights, so that the two spectra are of the same point.
-    objective = batched(model.to(dtype), datasets.Split(images.inputs.to(dtype), images.targets))
+    model = model.to(dtype)
+    elsewhere = {name: outermost(batched(model, split, dtype), progress) for name, split in others.items()}
+    objective = batched(model, images, dtype)
     value, gradient = objective.value_and_gradient()
     spectrum = hessian_eigenvalues(objective, folder=arguments.folder, progress=progress)
     print(file=sys.stderr)

@@ -31,8 +31,8 @@ from widevalley.landscape.sharpness import Kind
 Told = Callable[[str, float], None]
 
 TOP, TOP_BESIDE = 20, 10
-# Of the largest |λ|. The error of an eigenvalue that stands apart is of second order in it; at the lower end they crowd:
-# 1e-4 took 6e-5 for the most negative eigenvalue of a network that has negative ones.
+# Of the largest |λ|. The error of an eigenvalue that stands apart is of second order in it; at the lower end they
+# crowd, and the most negative one came out as 6e-5 with 1e-4.
 RESIDUAL, RESIDUAL_BELOW = 1e-4, 1e-5
 # Seconds that a spectrum may take without having been asked for by name.
 UNASKED = 300.0

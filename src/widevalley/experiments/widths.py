@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from widevalley.experiments import environment
 from widevalley.experiments.data import Data, Split
 from widevalley.experiments.folder import Folder, read_json
+from widevalley.experiments.parts import widths_record
 from widevalley.experiments.recording import Progress
 from widevalley.experiments.records import Record, rounded
 from widevalley.experiments.sharing import share
@@ -22,7 +23,7 @@ from widevalley.experiments.subsets import balanced
 from widevalley.experiments.summaries import reference
 from widevalley.experiments.tasks import Task
 from widevalley.experiments.train import Stopped, Unit
-from widevalley.landscape import Objective, Widths, compare_widths, hessian_vector_product
+from widevalley.landscape import Objective, compare_widths, hessian_vector_product
 from widevalley.writing import write
 
 # Of the training split, the same for all networks.
@@ -168,7 +169,7 @@ def _measure(
     try:
         # Probes of their own for each seed: their errors average out over seeds.
         found = compare_widths(objectives, "loss", products=PRODUCTS, seed=seed.seed, progress=progress)
-        record |= {"reason": None, **_record(found)}
+        record |= {"reason": None, **widths_record(found)}
     except (ValueError, RuntimeError) as error:
         record["reason"] = f"{error}"
     record["seconds"] = time.perf_counter() - began
@@ -176,27 +177,6 @@ def _measure(
     record = rounded(record)
     write(folder.widths(seed.seed), json.dumps(record, indent=1) + "\n")
     return record
-
-
-def _record(found: Widths) -> Record:
-    return {
-        "match": found.match,
-        "losses": dict(found.losses),
-        "matched_losses": dict(found.matched_losses),
-        "scales": dict(found.scales),
-        "rows": [
-            {
-                "measure": row.measure,
-                "invariant": row.invariant,
-                "values": {method: estimate.value for method, estimate in row.estimates.items()},
-                "intervals": {method: list(ends) for method, ends in row.intervals.items()},
-                "verdicts": dict(row.verdicts),
-            }
-            for row in found.rows
-        ],
-        "verdicts": dict(found.verdicts),
-        "caveats": list(found.caveats),
-    }
 
 
 def _said(record: Record) -> str:
