@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from widevalley import __version__, options
 from widevalley.commands import app
 from widevalley.experiments import Task, split
+from widevalley.experiments.measured import PARTS
 from widevalley.experiments.methods import METHODS
 from widevalley.experiments.tasks import TASKS
 
@@ -26,14 +27,16 @@ def run(*arguments: str):
 def test_version_help_and_module() -> None:
     assert run("--version").output == f"widevalley {__version__}\n"
     said = run("--help").output
-    for command in ("compare", "train", "report", "data"):
+    for command in ("compare", "train", "measure", "report", "data"):
         assert command in said
     assert "Begin with: widevalley compare digits" in said
     done = subprocess.run([sys.executable, "-m", "widevalley", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"widevalley {__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["compare", "--help"], ["data", "--help"], ["train", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["compare", "--help"], ["data", "--help"], ["train", "--help"], ["measure", "--help"]]
+)
 def test_help_does_not_load_torch(arguments: list[str]) -> None:
     code = (
         "import sys; sys.argv = ['widevalley', *sys.argv[1:]]\n"
@@ -48,6 +51,7 @@ def test_help_does_not_load_torch(arguments: list[str]) -> None:
 def test_names_in_help_are_those_of_the_library() -> None:
     assert list(options.TASK_NAMES) == list(TASKS)
     assert list(options.METHOD_NAMES) == list(METHODS)
+    assert options.PART_NAMES == PARTS
     assert set(options.DEFAULT_METHODS.split(",")) <= set(METHODS)
 
 

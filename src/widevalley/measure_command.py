@@ -72,9 +72,10 @@ def measure(
         widevalley measure net.pt --objective mine:objective
     """
     from widevalley.experiments import subjects
-    from widevalley.experiments.measure import PARTS, Plan
+    from widevalley.experiments.measure import Plan
     from widevalley.experiments.measure import measure as run
     from widevalley.experiments.measure_report import write_measure_report
+    from widevalley.experiments.measured import PARTS
     from widevalley.experiments.tasks import TaskError
     from widevalley.progress import MeasureNarrator
     from widevalley.stopping import Stopping
@@ -121,7 +122,7 @@ def measure(
 
 
 def _parts(what: str | None) -> tuple[str, ...]:
-    from widevalley.experiments.measure import PARTS
+    from widevalley.experiments.measured import PARTS
     from widevalley.experiments.tasks import perhaps
 
     given = [name.strip() for name in (what or "").split(",") if name.strip()]

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import quick
 
-from widevalley.experiments.measure import PARTS, Plan, measure
+from widevalley.experiments.measure import Plan, measure
+from widevalley.experiments.measured import PARTS
 from widevalley.experiments.subjects import Subject
 from widevalley.landscape import Objective
 

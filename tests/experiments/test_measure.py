@@ -10,7 +10,8 @@ from filelock import FileLock
 
 from widevalley.experiments import measurements, parts
 from widevalley.experiments.folder import FolderError
-from widevalley.experiments.measure import PARTS, Plan, measure
+from widevalley.experiments.measure import Plan, measure
+from widevalley.experiments.measured import PARTS
 from widevalley.experiments.subjects import of_function
 from widevalley.experiments.train import Stopped
 from widevalley.landscape import compare_widths, hessian_eigenvalues, local_entropy, sharpness, trace

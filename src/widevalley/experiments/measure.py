@@ -18,12 +18,12 @@ from filelock import FileLock, Timeout
 
 from widevalley.experiments import environment, parts
 from widevalley.experiments.folder import FolderError, differences, make, read_json
+from widevalley.experiments.measured import PARTS
 from widevalley.experiments.records import Record, rounded
 from widevalley.experiments.subjects import Subject
 from widevalley.experiments.train import Stopped
 from widevalley.writing import PARTIAL, write
 
-PARTS = ("spectrum", "density", "entropy", "sharpness", "surface")
 FILE = "measurement.json"
 # Eigenvalues have them, and local entropies of a thousand times their error.
 DIGITS = 9
