@@ -69,7 +69,8 @@ def compare(probes: NDArray[np.float64], others: NDArray[np.float64]) -> dict[st
     """One test that the probes (p, 2) and the other vectors (q, 2) have the same law, by their means.
 
     Hotelling's T² of all ways to call p of the p + q vectors the probes: exact for any law. Student's and the F
-    distribution are not: values of four vectors are skewed, and Welch's version of it rejected 10 % at p < 0.05.
+    distribution are not, as values of four vectors are skewed: with Yao's degrees of freedom the latter rejected at
+    p < 0.05 in 58 of 600 simulations of a spectrum like a network's.
     """
     rows = np.concatenate([probes, others])
     whitened = (rows - rows.mean(0)) @ np.linalg.cholesky(np.linalg.inv(np.cov(rows.T)))

@@ -30,7 +30,7 @@ from widevalley.experiments.subsets import balanced
 from widevalley.landscape import Objective, local_entropy
 
 # 784-1024-1024-10 and 784-64-10, 1,863,690 and 50,890 parameters, without batch-norm: with it the curvature is several
-# times larger, and a transition at the same γ takes four times as many gradients.
+# times larger, and a transition at the same γ takes several times as many gradients.
 NETWORKS = {"mnistfc": partial(networks.mnist_fc, batchnorm=False), "small-mnistfc": networks.small_mnist_fc}
 # Chains of the one, independent runs of the other, where each gradient is dear.
 FEW = {"thermodynamic": 2, "annealed": 8}
