@@ -53,7 +53,8 @@ def local_entropy(
             Gauss-Radau in s, b = c (e^{κs} − 1): even in log b above the scale c at which ⟨f⟩_b begins to fall.
             "annealed": annealed importance sampling along the same path (Neal, Stat. Comput. 2001), an unbiased e^Φ.
             Both by ``GibbsSampler``, exact up to their standard errors. "laplace": f replaced by its Taylor polynomial
-            of second order at x; no sampling, and exact only for quadratic f. Above 2,000 parameters with
+            of second order at x; no sampling, and exact only for quadratic f; the Hessian of a ReLU network knows
+            nothing of its kinks (``results/entropy/mnistfc-kinks.jsonl``). Above 2,000 parameters with
             ``log_determinant`` and its error.
         tolerance: standard error aimed at, as a share of max(1, |Φ|).
         chains: of ``GibbsSampler``; with "annealed" independent runs.
