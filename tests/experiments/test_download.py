@@ -137,7 +137,7 @@ def test_what_is_right_is_left_alone_and_what_is_damaged_replaced(
     before = server.requests
     assert fetch("single", tmp_path) == []
     assert server.requests == before
-    (tmp_path / "single" / "content.bin").write_bytes(CONTENT[:-1] + b"?")
+    (tmp_path / "single" / "content.bin").write_bytes(CONTENT[:-1] + bytes([CONTENT[-1] ^ 1]))
     assert fetch("single", tmp_path) == ["single/content.bin"]
     assert (tmp_path / "single" / "content.bin").read_bytes() == CONTENT
     assert server.requests == before + 1

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from widevalley.landscape.directions import filter_normalised_direction
+from widevalley.landscape.directions import direction_generator, filter_normalised_direction
 
 SIZES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
 DIRECTIONS = 10
@@ -37,7 +37,7 @@ def rise_of_loss(
 
     ``model`` is in eval mode; its weights are given back as they were.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = direction_generator(seed)
     parameters = list(model.parameters())
     x = [p.clone() for p in parameters]
     start = loss(model)
