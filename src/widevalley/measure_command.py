@@ -48,7 +48,7 @@ def measure(
     gammas: Annotated[
         str | None,
         typer.Option(
-            help="Scopes of the local entropy, with commas between.", show_default="reaching 2, 5, 10 and 20 % of ‖x‖"
+            help="Scopes of the local entropy, with commas between.", show_default="reaching 2, 5 and 10 % of ‖x‖"
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the measurement.")] = Path("runs/measure"),

@@ -128,6 +128,13 @@ def test_an_entropy_goes_on_at_the_scope_where_it_stopped(tmp_path, monkeypatch)
     assert measured == [5.0, 50.0, 50.0]
 
 
+def test_a_large_network_has_no_learning_coefficient_and_is_complete(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(parts, "FEW_PARAMETERS", 29)
+    found = measure(plan(tmp_path, ("entropy",), networks=1, gammas=(50.0,)), tmp_path / "out", Telling())
+    assert found["networks"]["net0"]["entropy"]["learning_coefficient"] is None
+    assert measurements.read(tmp_path / "out").missing() == {}
+
+
 def test_a_measurement_grows_by_parts_and_networks(tmp_path) -> None:
     first = measure(plan(tmp_path, ("sharpness",), networks=1), tmp_path / "out", Telling())
     assert first["widths"] is None

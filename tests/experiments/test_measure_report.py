@@ -89,7 +89,7 @@ def test_learning_coefficients_stand_beside_half_the_parameters(tmp_path, three)
     rows = Page(three).tables["Table of learning coefficients"]
     assert rows["net-1"] == [estimate(found["value"], found["standard_error"]), "15", "mixed"]
     record = small.three()
-    record["networks"]["net-2"]["entropy"]["learning_coefficient"] = None
+    record["networks"]["net-2"]["entropy"] |= {"learning_coefficient": None, "unfinished": True}
     text = write_measure_report(small.write(tmp_path, record)).read_text()
     assert set(Page(text).tables["Table of learning coefficients"]) == {"Network", "net-0", "net-1"}
     assert "This measurement is not complete" in text

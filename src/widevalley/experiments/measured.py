@@ -113,7 +113,8 @@ class Entropy:
     inverse_temperature: float
     method: str
     points: tuple[EntropyPoint, ...]
-    learning_coefficient: Coefficient | None  # None while it has not been measured
+    learning_coefficient: Coefficient | None  # of small networks alone
+    unfinished: bool
     seconds: float
 
 
@@ -201,7 +202,7 @@ class Measurement:
         """Parts that were asked for and are not there yet, or not to their end, by network."""
 
         def lacks(part: object) -> bool:
-            return part is None or (isinstance(part, Entropy) and part.learning_coefficient is None)
+            return part is None or (isinstance(part, Entropy) and part.unfinished)
 
         lacking = {
             name: tuple(part for part in self.what if lacks(getattr(network, part)))

@@ -110,6 +110,7 @@ def _entropy(record: Record) -> Entropy:
         record,
         points=tuple(_filled(EntropyPoint, point) for point in record["points"]),
         learning_coefficient=None if coefficient is None else _filled(Coefficient, coefficient),
+        unfinished=bool(record.get("unfinished")),
     )
 
 
