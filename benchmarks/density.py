@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import permutation_test, t
+from telling import append, progress
 from torch import nn
 from trained import RECIPE, error, trained
 
@@ -77,7 +78,9 @@ def compare(probes: NDArray[np.float64], others: NDArray[np.float64]) -> dict[st
 
     def distance(chosen: NDArray[np.float64], rest: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
         # Given the covariance of all, T² rises with the distance of the mean of the few from that of all.
-        return (whitened[chosen.astype(int)].mean(axis - 1) ** 2).sum(-1)  # type: ignore[no-any-return]
+        squares: NDArray[np.float64] = whitened[chosen.astype(int)].mean(axis - 1) ** 2
+        total: NDArray[np.float64] = squares.sum(-1)
+        return total
 
     order = np.arange(len(rows))
     ways = math.comb(len(rows), len(probes))
@@ -124,9 +127,6 @@ def mnist(arguments: argparse.Namespace) -> None:
     images = balanced(data.train, arguments.images, seed=0)
     objective = Objective(model, data=[(images.inputs, images.targets)])
     loss, gradient = objective.value_and_gradient()
-
-    def progress(what: str, done: float) -> None:
-        print(f"\r{what} {done:.1%}".ljust(100), end="", file=sys.stderr, flush=True)
 
     seconds = {"training": training}
     start = time.perf_counter()
@@ -176,9 +176,7 @@ def mnist(arguments: argparse.Namespace) -> None:
             name: [[float(f"{value:.9g}") for value in row] for row in rows.tolist()]
             for name, rows in (("nodes", density.nodes), ("weights", density.weights))
         }
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        with arguments.out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record | rounded) + "\n")
+        append(arguments.out, record | rounded)
 
 
 def main() -> None:

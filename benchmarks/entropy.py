@@ -22,12 +22,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from telling import append, progress
 from trained import RECIPE, error, trained
 
 from widevalley.experiments import data as datasets
 from widevalley.experiments import environment, networks
 from widevalley.experiments.subsets import balanced
 from widevalley.landscape import Objective, local_entropy
+from widevalley.landscape.local_entropy import Method
 
 # 784-1024-1024-10 and 784-64-10, 1,863,690 and 50,890 parameters, without batch-norm: with it the curvature is several
 # times larger, and a transition at the same γ takes several times as many gradients.
@@ -36,12 +38,9 @@ NETWORKS = {"mnistfc": partial(networks.mnist_fc, batchnorm=False), "small-mnist
 FEW = {"thermodynamic": 2, "annealed": 8}
 
 
-def measure(objective: Objective, gamma: float, method: str, arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(objective: Objective, gamma: float, method: Method, arguments: argparse.Namespace) -> dict[str, Any]:
     # Of the pair alone: independent between all lines, and the same whatever else is asked for.
     seed = zlib.crc32(f"{gamma:g} {method}".encode())
-
-    def progress(what: str, done: float) -> None:
-        print(f"\r{method}, γ = {gamma:g}: {what} {done:.0%}".ljust(100), end="", file=sys.stderr, flush=True)
 
     chains = FEW.get(method) if arguments.network == "mnistfc" else None
     start, busy = time.perf_counter(), time.process_time()
@@ -51,11 +50,11 @@ def measure(objective: Objective, gamma: float, method: str, arguments: argparse
             objective,
             gamma,
             objective.samples,
-            method,  # type: ignore[arg-type]
+            method,
             tolerance=arguments.tolerance,
             chains=chains,
             seed=seed,
-            progress=progress,
+            progress=lambda what, done: progress(f"{method}, γ = {gamma:g}: {what}", done),
         )
     print(file=sys.stderr)
     return {
@@ -110,9 +109,7 @@ def mnist(arguments: argparse.Namespace) -> None:
             there.append(found | {"z": z} | point)
             print(json.dumps(found | {"z": z}), flush=True)
             if arguments.out is not None:
-                arguments.out.parent.mkdir(parents=True, exist_ok=True)
-                with arguments.out.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(there[-1]) + "\n")
+                append(arguments.out, there[-1])
 
 
 def main() -> None:

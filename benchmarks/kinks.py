@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from telling import append
 from trained import RECIPE, trained
 
 from widevalley.experiments import data as datasets
@@ -68,9 +69,7 @@ def mnist(arguments: argparse.Namespace) -> None:
     }
     print(json.dumps(record))
     if arguments.out is not None:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        with arguments.out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        append(arguments.out, record)
 
 
 def main() -> None:

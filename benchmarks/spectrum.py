@@ -28,6 +28,7 @@ from unittest.mock import patch
 
 import scipy.linalg
 import torch
+from telling import append, progress
 from torch import Tensor, nn
 from trained import error, trained
 
@@ -117,10 +118,6 @@ def batched(model: nn.Module, images: datasets.Split, dtype: torch.dtype) -> Obj
     return Objective(model, data=list(zip(inputs.split(1024), images.targets.split(1024), strict=True)))
 
 
-def progress(what: str, done: float) -> None:
-    print(f"\r{what} {done:.1%}".ljust(100), end="", file=sys.stderr, flush=True)
-
-
 def mnist(arguments: argparse.Namespace) -> None:
     data = datasets.mnist(arguments.data_dir)
     dtype = {"float32": torch.float32, "float64": torch.float64}[arguments.dtype]
@@ -164,8 +161,7 @@ def mnist(arguments: argparse.Namespace) -> None:
     shown = {name: value for name, value in record.items() if name not in ("eigenvalues", "elsewhere")}
     print(json.dumps(shown | {"top": spectrum.eigenvalues[-5:].tolist(), "bottom": spectrum.eigenvalues[:5].tolist()}))
     if arguments.out is not None:
-        with arguments.out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        append(arguments.out, record)
 
 
 def main() -> None:

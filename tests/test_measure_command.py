@@ -58,6 +58,13 @@ def test_a_stopped_measurement_shows_what_it_has_and_goes_on(
     assert "density" in there["networks"]["net0"]
     assert "density" not in there["networks"]["net1"]
     assert "not complete" in (tmp_path / "out" / "measure.html").read_text()
+    page = tmp_path / "out" / "measure.html"
+    shown = page.read_text()
+    page.write_text("old")
+    assert "add --resume" in run(*words).output
+    assert page.read_text() == "old"
+    assert str(page) in run("report", str(tmp_path / "out")).output
+    assert page.read_text() == shown
     gone_on = run(*words, "--resume")
     assert gone_on.exit_code == 0, gone_on.output
     assert "density of net0: there already" in gone_on.output

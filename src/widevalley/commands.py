@@ -34,14 +34,18 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="A folder that compare wrote.")]) -> None:
-    """Draw report.html again from the results in a folder, finished or not."""
+def report(folder: Annotated[Path, typer.Argument(help="A folder that compare or measure wrote.")]) -> None:
+    """Draw the page again from the results in a folder, finished or not."""
+    from widevalley.experiments.measure_report import write_measure_report
     from widevalley.experiments.report import write_report
 
-    if not (folder / "comparison.json").exists():
-        refuse(f"{folder} holds no comparison (no comparison.json in it): give a folder that compare wrote.")
+    pages = {"comparison.json": write_report, "measurement.json": write_measure_report}
+    found = [write for name, write in pages.items() if (folder / name).exists()]
+    if not found:
+        refuse(f"{folder} holds no comparison and no measurement: give a folder that compare or measure wrote.")
     try:
-        typer.echo(f"Report: {write_report(folder)}")
+        for write in found:
+            typer.echo(f"Report: {write(folder)}")
     except ValueError as error:
         refuse(str(error))
     except OSError as error:

@@ -77,6 +77,7 @@ def measure(
     from widevalley.experiments.measure_report import write_measure_report
     from widevalley.experiments.measured import PARTS
     from widevalley.experiments.tasks import TaskError
+    from widevalley.experiments.train import Stopped
     from widevalley.progress import MeasureNarrator
     from widevalley.stopping import Stopping
 
@@ -110,12 +111,13 @@ def measure(
         try:
             with MeasureNarrator(stopping) as narrator:
                 found = run(plan, out, narrator, resume)
+        except Stopped:
+            # What is done is shown.
+            write_measure_report(out)
+            raise
         except ValueError as error:
             refuse(str(error))
-        finally:
-            # What is done is shown, however it ended.
-            if (out / "measurement.json").exists():
-                page = write_measure_report(out)
+        page = write_measure_report(out)
         typer.echo(f"{_summary(found)}\nNumbers: {out / 'measurement.json'}\nReport: {page}")
     if wanted and (lost := _left_out(found, wanted)):
         refuse("\n".join(lost))

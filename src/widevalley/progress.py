@@ -79,6 +79,9 @@ class Teller:
 class MeasureNarrator(Teller):
     """A ``widevalley.experiments.measure.Progress`` on standard error. The bar is that of the present stage."""
 
+    title = stages = ""
+    stage_begun = 0.0
+
     def start(self, total: int) -> None:
         self.total = total
 

@@ -62,3 +62,17 @@ def look(page, width, scheme=LIGHT):
     assert measured, ended.stderr
     messages = [line for line in ended.stderr.splitlines() if "CONSOLE" in line]
     return SimpleNamespace(**json.loads(unescape(measured[1])), messages=messages, pixels=imread(shot)[:, :width, :3])
+
+
+def assert_well_drawn(seen, width, scheme):
+    """Figures of a readable size, a page no wider than its frame, in the scheme's colours."""
+    for name, *plots in seen.figures:
+        for wide, high in plots:
+            assert 280 <= wide <= width, name
+            assert 100 <= high <= 700, name
+    # Nothing but what scrolls by itself is wider than the page, and the verdicts are in sight without scrolling.
+    assert seen.outer == seen.inner == width
+    assert seen.verdict <= width
+    brightness = seen.pixels.mean(axis=2)
+    assert (brightness.mean() < 0.3) if scheme == DARK else (brightness.mean() > 0.8)
+    assert brightness.std() > 0.05

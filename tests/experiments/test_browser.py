@@ -2,7 +2,7 @@
 
 import pytest
 import synthetic_results as synthetic
-from browser import DARK, LIGHT, look, needs_browser
+from browser import DARK, LIGHT, assert_well_drawn, look, needs_browser
 
 from widevalley.experiments.report import write_report
 
@@ -30,16 +30,7 @@ def test_the_page_is_drawn_without_a_complaint(report, width, scheme):
         "learning-rates": 1,
         "tuning-trials": 1,
     }
-    for name, *plots in seen.figures:
-        for wide, high in plots:
-            assert 280 <= wide <= width, name
-            assert 100 <= high <= 700, name
-    # Nothing but what scrolls by itself is wider than the page, and the verdicts are in sight without scrolling.
-    assert seen.outer == seen.inner == width
-    assert seen.verdict <= width
-    brightness = seen.pixels.mean(axis=2)
-    assert (brightness.mean() < 0.3) if scheme == DARK else (brightness.mean() > 0.8)
-    assert brightness.std() > 0.05
+    assert_well_drawn(seen, width, scheme)
 
 
 def test_a_complaint_would_be_seen(report):

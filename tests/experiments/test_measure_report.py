@@ -6,7 +6,7 @@ import re
 import matplotlib
 import pytest
 import small_measurement as small
-from browser import DARK, LIGHT, look, needs_browser
+from browser import DARK, LIGHT, assert_well_drawn, look, needs_browser
 from page import Page, figures
 
 from widevalley.experiments.measure_findings import findings
@@ -243,12 +243,4 @@ def test_the_page_is_drawn_without_a_complaint(tmp_path_factory, three, width, s
     assert seen.messages == []
     assert seen.methods == ["net-0", "net-1", "net-2"]
     assert {name: len(plots) for name, *plots in seen.figures} == figures(three)
-    for name, *plots in seen.figures:
-        for wide, high in plots:
-            assert 280 <= wide <= width, name
-            assert 100 <= high <= 700, name
-    assert seen.outer == seen.inner == width
-    assert seen.verdict <= width
-    brightness = seen.pixels.mean(axis=2)
-    assert (brightness.mean() < 0.3) if scheme == DARK else (brightness.mean() > 0.8)
-    assert brightness.std() > 0.05
+    assert_well_drawn(seen, width, scheme)

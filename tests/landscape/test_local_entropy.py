@@ -10,7 +10,7 @@ from models import objective
 from scipy.integrate import quad
 from torch import nn
 
-from widevalley.landscape import Objective, local_entropy, local_entropy_gradient
+from widevalley.landscape import Estimate, Objective, local_entropy, local_entropy_gradient
 from widevalley.landscape.convergence import Mean
 from widevalley.landscape.thermodynamic import path_rule, quadrature_error
 
@@ -205,6 +205,10 @@ def test_laplace_of_many_parameters_has_the_error_of_its_log_determinant(monkeyp
     assert found.value - found.diagnostics["phi"] == pytest.approx(gaussian.local_entropy - gaussian.phi)
     indefinite = Gaussian([-1.0] * 12, gamma=0.1)
     with pytest.raises(ValueError, match="not positive definite"):
+        local_entropy(indefinite.objective, 0.1, 1.0, "laplace")
+    # One that the search for λ_min overlooked.
+    monkeypatch.setattr("widevalley.landscape.laplace.log_determinant", lambda *_, **__: Estimate(0.0))
+    with pytest.raises(ValueError, match=r"not positive definite \(a direction of curvature -"):
         local_entropy(indefinite.objective, 0.1, 1.0, "laplace")
 
 

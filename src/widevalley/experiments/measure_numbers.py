@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -129,7 +130,7 @@ def per_decade(density: Density, sign: int) -> tuple[Array, Array, Array] | None
         y = (sign * x).clamp(min=torch.finfo(x.dtype).tiny).log10()
         return torch.where(sign * x > 0, torch.exp(-((y - at) ** 2) / (2 * WIDTH**2)), 0.0)
 
-    found = [density.mean(lambda x, at=at: kernel(x, at)) for at in u.tolist()]  # type: ignore[misc]
+    found = [density.mean(functools.partial(kernel, at=at)) for at in u.tolist()]
     mean = np.array([each.value for each in found])
     error = np.array([each.standard_error for each in found])
     return 10 ** u.numpy(), scale * mean, scale * error

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -33,6 +33,9 @@ from widevalley.experiments.reading import Record, naming, parsed, text
 from widevalley.landscape.density import Density
 from widevalley.landscape.surface import Surface
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 
 def read(folder: Path) -> Measurement:
     """The measurement in ``folder``.
@@ -58,6 +61,7 @@ def read(folder: Path) -> Measurement:
 
 
 Part = TypeVar("Part")
+Kind = TypeVar("Kind", bound="DataclassInstance")
 
 
 def _part(record: Record | None, of: Callable[[Record], Part]) -> Part | Skipped | None:
@@ -162,9 +166,9 @@ def _widths(record: Record, names: tuple[str, ...]) -> Widths:
     )
 
 
-def _filled(kind: type[Part], record: Record, **given: Any) -> Part:
+def _filled(kind: type[Kind], record: Record, **given: Any) -> Kind:
     """Fields that are not ``given`` are the record's own, by their names, read as their types say."""
-    fields = {field.name: field.type for field in dataclasses.fields(kind) if field.name not in given}  # type: ignore[arg-type]
+    fields = {field.name: field.type for field in dataclasses.fields(kind) if field.name not in given}
     return kind(**{name: _AS[str(of)](record[name]) for name, of in fields.items()}, **given)
 
 

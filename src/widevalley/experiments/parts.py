@@ -230,7 +230,7 @@ def surfaces(subject: Subject, others: Sequence[Subject], told: Told) -> Record:
         "to": {},
     }
     for other in others:
-        if other.objective.n == subject.objective.n:
+        if [p.shape for p in other.objective.parameters] == [p.shape for p in subject.objective.parameters]:
             line = surface(subject.objective, other.objective, progress=told)
             record["to"][other.name] = {
                 "coordinates": line.coordinates[0].tolist(),

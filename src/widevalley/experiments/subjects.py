@@ -173,12 +173,14 @@ def _common_task(checkpoints: Sequence[Checkpoint], named: str | None) -> tuple[
         changes = {key: value for key, value in (about.get("changes") or {}).items() if key != "batch_size"}
         if changes not in altered:
             altered.append(changes)
-    if len(set(told)) > 1 or len(altered) > 1:
+    if len(set(told)) > 1:
         raise SubjectError(
-            f"The networks were trained on different data ({', '.join(map(str, altered or told))}): measure side by "
-            "side what was trained on the same."
-            if len(altered) > 1
-            else f"The networks are of different tasks ({', '.join(dict.fromkeys(told))}): measure them one by one."
+            f"The networks are of different tasks ({', '.join(dict.fromkeys(told))}): measure them one by one."
+        )
+    if len(altered) > 1:
+        raise SubjectError(
+            f"The networks were trained on different data ({', '.join(map(str, altered))}): measure side by side what "
+            "was trained on the same."
         )
     changes = altered[0]
     return Alterations(**changes).apply(find_task(told[0])), changes

@@ -91,10 +91,11 @@ def log_determinant(
     """log det(H + γ1) = Σ_i log1p(λ_i/γ) + n log γ, in nats, H = ∇²f.
 
     Defined for γ > −λ_min only, so λ_min is found first, with the ten eigenpairs at each end, as in
-    ``top_eigenpairs``; the terms of those whose residual is within 1 % of λ + γ are not estimated. Stochastic Lanczos
-    quadrature in their complement gives the rest. Each probe brackets its part: Gauss quadrature is above it,
-    Gauss-Radau with a node below λ_min under it (Golub and Meurant, 1994), since every even derivative of the logarithm
-    is negative and every odd one positive. The value is their middle.
+    ``top_eigenpairs``; where it has not converged within the budget, it is taken as low as its residual allows. The
+    terms of pairs whose residual is within 1 % of λ + γ are not estimated. Stochastic Lanczos quadrature in their
+    complement gives the rest. Each probe brackets its part: Gauss quadrature is above it, Gauss-Radau with a node below
+    λ_min under it (Golub and Meurant, 1994), since every even derivative of the logarithm is negative and every odd one
+    positive. The value is their middle.
 
     Args:
         objective: whose Hessian, at its parameters.

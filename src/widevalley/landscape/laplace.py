@@ -36,10 +36,7 @@ def laplace(objective: Objective, gamma: float, beta: float, seed: int = 0) -> E
         eigenvalues, basis = torch.linalg.eigh((hessian + hessian.T) / 2)
         lowest = float(eigenvalues[0])
         if lowest + gamma <= 0:
-            raise ValueError(
-                f"H + γI is not positive definite (λ_min = {lowest:.6g} and gamma = {gamma:g}), so that Laplace's "
-                f'integral diverges: give a gamma above {-lowest:.6g}, or method="thermodynamic"'
-            )
+            raise ValueError(_indefinite(f"λ_min = {lowest:.6g} and gamma = {gamma:g}", f"above {-lowest:.6g}"))
         log_det = float((eigenvalues + gamma).log().sum())
         step = basis @ ((slope @ basis) / (eigenvalues + gamma))
         squared = float(step.square().sum() + (1 / (eigenvalues + gamma)).sum() / beta)
@@ -49,7 +46,6 @@ def laplace(objective: Objective, gamma: float, beta: float, seed: int = 0) -> E
             "relative_radius": math.sqrt(squared) / length if length else math.inf,
         }
     else:
-        # It refuses an indefinite H + γI.
         found = log_determinant(objective, gamma, seed=seed)
         log_det, error = found.value, None if found.standard_error is None else found.standard_error / 2
         step = _solve(objective, gamma, slope)
@@ -66,9 +62,9 @@ def laplace(objective: Objective, gamma: float, beta: float, seed: int = 0) -> E
 
 
 def _solve(objective: Objective, gamma: float, slope: Tensor) -> Tensor:
-    """(H + γI)⁻¹ slope by conjugate gradients, H + γI positive definite.
+    """(H + γI)⁻¹ slope by conjugate gradients.
 
-    Raises ValueError where they do not converge.
+    Raises ValueError where a direction of negative curvature turns up, or they do not converge.
     """
     solution, rest = torch.zeros_like(slope), slope.clone()
     direction, size = rest.clone(), float(rest.square().sum())
@@ -78,11 +74,20 @@ def _solve(objective: Objective, gamma: float, slope: Tensor) -> Tensor:
             return solution
         product = hessian_vector_product(objective, direction.to(objective.dtype)).double() + gamma * direction
         curvature = float(direction @ product)
+        if curvature <= 0:
+            raise ValueError(_indefinite(f"a direction of curvature {curvature:.3g}", "larger"))
         solution += size / curvature * direction
         rest -= size / curvature * product
         size, before = float(rest.square().sum()), size
         direction = rest + size / before * direction
     raise ValueError(
         f"conjugate gradients on H + γI did not converge in {MOST_ITERATIONS:,} products: give a larger gamma, or "
+        'method="thermodynamic"'
+    )
+
+
+def _indefinite(found: str, remedy: str) -> str:
+    return (
+        f"H + γI is not positive definite ({found}), so that Laplace's integral diverges: give a gamma {remedy}, or "
         'method="thermodynamic"'
     )

@@ -21,6 +21,8 @@ from widevalley.landscape.records import Estimate
 from widevalley.landscape.thermodynamic import climb, thermodynamic
 from widevalley.validation import integer, real
 
+Method = Literal["thermodynamic", "annealed", "laplace"]
+
 # Independent runs of annealing whose weights are averaged, where they are not vectorised.
 FEW_RUNS = 16
 
@@ -29,7 +31,7 @@ def local_entropy(
     objective: Objective,
     gamma: float,
     inverse_temperature: float = 1.0,
-    method: Literal["thermodynamic", "annealed", "laplace"] = "thermodynamic",
+    method: Method = "thermodynamic",
     *,
     tolerance: float = 0.004,
     chains: int | None = None,
