@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from widevalley import compare_command, data_commands, measure_command, train_command
+from widevalley import compare_command, data_commands, measure_command, reproduce_command, train_command
 from widevalley.options import CANNOT_WRITE, refuse
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.command()(compare_command.compare)
 app.command()(train_command.train)
 app.command()(measure_command.measure)
+app.command()(reproduce_command.reproduce)
 app.add_typer(data_commands.app, name="data")
 
 

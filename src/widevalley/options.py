@@ -35,6 +35,8 @@ DEFAULT_METHODS = "entropy-sgd,entropy-adam,sgd,adam"
 
 PART_NAMES = ("spectrum", "density", "entropy", "sharpness", "surface")
 
+REPRODUCED = ("fig4a", "fig4b", "table")
+
 # Exit codes, beside 0 and Python's own 1; a signal's is 128 + its number.
 WRONG, DIVERGED, CANNOT_WRITE = 2, 3, 4
 

@@ -129,9 +129,7 @@ class Narrator(Teller):
 
     def evaluation(self, unit: Unit, records: list[Record]) -> None:
         last = records[-1]
-        told = (
-            f"{last['gradients']:,} of {unit.gradients:,} gradients, validation error {last['validation_error']:.2f} %"
-        )
+        told = f"{last['gradients']:,} of {unit.gradients:,} gradients, {_errors(last)}"
         if self._silent:
             self._say(f"{_title(unit)}: {told}")
 
@@ -139,9 +137,7 @@ class Narrator(Teller):
         self.number += 1
         self.before += unit.gradients
         self.bar.update(self.task, completed=self.before)
-        said = "diverged" if result["diverged"] else f"validation error {result['validation_error']:.2f} %"
-        if "test_error" in result:
-            said += f", test error {result['test_error']:.2f} %"
+        said = "diverged" if result["diverged"] else _errors(result)
         took = "there already" if skipped else f"{time.monotonic() - self.begun:.1f} s"
         self._say(f"run {self.number} of {self.total}: {_title(unit)}: {said} ({took})")
 
@@ -181,6 +177,11 @@ def _counted(runs: int) -> str:
     return "1 run" if runs == 1 else f"{runs} runs"
 
 
+def _errors(record: Record) -> str:
+    names = (name for name in ("validation", "test") if f"{name}_error" in record)
+    return ", ".join(f"{name} error {record[f'{name}_error']:.2f} %" for name in names)
+
+
 def _title(unit: Unit) -> str:
-    what = {"tune": "tuning", "final": "final", "train": "training"}[unit.phase]
+    what = {"tune": "tuning", "final": "final", "train": "training", "curve": "curve"}[unit.phase]
     return f"{what} {unit.method.name}, lr {unit.lr:g}, seed {unit.seed}"

@@ -7,6 +7,7 @@ integer serves in their place; these can be compared, printed and pickled.
 from __future__ import annotations
 
 import math
+from bisect import bisect
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -60,6 +61,27 @@ class Linear:
     def __call__(self, t: int) -> float:
         share = min(t / self.updates, 1.0)
         return (1.0 - share) * self.initial + share * self.final
+
+
+@dataclass(frozen=True)
+class Steps:
+    """values[k] from the k-th of the counts ``at`` on, values[0] before the first: η in the authors' runs."""
+
+    values: tuple[float, ...]
+    at: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for value in self.values:
+            real("values", value, minimum=0.0)
+        for count in self.at:
+            integer("at", count, minimum=1)
+        if len(self.values) != len(self.at) + 1 or list(self.at) != sorted(set(self.at)):
+            raise ValueError(
+                f"values={self.values!r} with at={self.at!r}: give ascending counts, and one value more than counts"
+            )
+
+    def __call__(self, t: int) -> float:
+        return self.values[bisect(self.at, t)]
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ import quick
 import torch
 
 from widevalley.experiments import train
+from widevalley.experiments.batches import Minibatches
 from widevalley.experiments.checkpoints import Checkpoints
 from widevalley.experiments.methods import METHODS
 from widevalley.experiments.records import Record
 from widevalley.experiments.tasks import TASKS
-from widevalley.experiments.train import Minibatches, Quiet, Stopped, evaluation_steps, run
+from widevalley.experiments.train import Quiet, Stopped, evaluation_steps, run
 
 DIGITS = TASKS["digits"]
 

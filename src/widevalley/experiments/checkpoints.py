@@ -6,6 +6,7 @@ so that there is another one where the newest is damaged. ``torch.load(path, wei
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import time
@@ -69,7 +70,8 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Deletes them all, and the folder if nothing else is in it."""
-        if self.folder.exists():
+        # Another process may be clearing it too.
+        with contextlib.suppress(FileNotFoundError):
             for path in [*self._files(), *self._partials()]:
                 path.unlink(missing_ok=True)
             if not any(self.folder.iterdir()):

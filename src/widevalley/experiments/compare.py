@@ -15,12 +15,13 @@ from widevalley.experiments import board, train
 from widevalley.experiments.data import Data
 from widevalley.experiments.folder import Folder
 from widevalley.experiments.methods import Method
-from widevalley.experiments.recording import Progress, Recorder, configuration
-from widevalley.experiments.records import Record, rounded
+from widevalley.experiments.recording import Progress
+from widevalley.experiments.records import Record
 from widevalley.experiments.sharing import share
 from widevalley.experiments.tasks import Task
 from widevalley.experiments.train import Unit
 from widevalley.experiments.widths import measure_widths
+from widevalley.experiments.work import Worker
 
 # Seeds of tuning are none of the final ones.
 FIRST_TUNING_SEED = 1000
@@ -98,11 +99,15 @@ def compare(plan: Plan, data: Data, path: Path, resume: bool, progress: Progress
         len(tuning) + finals,
         sum(unit.gradients for unit in tuning) + finals * plan.task.gradients(size, plan.epochs),
     )
-    worker = _Worker(plan, data, folder, progress)
-    results = worker.run(tuning)
+    worker = Worker(plan.task, lambda: data, folder, progress, plan.changes, plan.device, plan.tensorboard)
+
+    def run(units: Iterable[Unit]) -> list[tuple[Unit, Record]]:
+        return share(units, folder, progress, ended=worker.ended, work=worker.work, tell=progress.result)
+
+    results = run(tuning)
     chosen = {method.name: choose(method, results) for method in plan.methods}
     folder.choose(header, chosen)
-    measure_widths(plan.task, data, folder, worker.run(plan.final(size, chosen)), progress, plan.device)
+    measure_widths(plan.task, data, folder, run(plan.final(size, chosen)), progress, plan.device)
 
 
 def choose(method: Method, results: Sequence[tuple[Unit, Record]]) -> float:
@@ -123,48 +128,6 @@ def choose(method: Method, results: Sequence[tuple[Unit, Record]]) -> float:
         )
 
     return min(method.learning_rates, key=score)
-
-
-class _Worker:
-    """Runs units one after the other, leaving those alone that other processes are at."""
-
-    def __init__(self, plan: Plan, data: Data, folder: Folder, progress: Progress) -> None:
-        self.plan, self.data, self.folder, self.progress = plan, data, folder, progress
-
-    def run(self, units: Iterable[Unit]) -> list[tuple[Unit, Record]]:
-        """Returns when all have a result, whoever ran them."""
-        return share(units, self.folder, self.progress, ended=self._ended, work=self._run, tell=self.progress.result)
-
-    def _configuration(self, unit: Unit) -> Record:
-        return configuration(unit, self.plan.task, self.plan.changes, self.plan.device)
-
-    def _ended(self, unit: Unit) -> Record | None:
-        """The result of a unit that has ended; what a process killed after its last write left of it is cleared."""
-        result = self.folder.result(unit, self._configuration(unit))
-        checkpoints = self.folder.checkpoints(unit, self.progress.warn)
-        if result and checkpoints.folder.exists():
-            with self.folder.try_lock(unit) as ours:
-                if ours:
-                    checkpoints.clear()
-        return result
-
-    def _run(self, unit: Unit) -> Record:
-        plan, folder = self.plan, self.folder
-        self.progress.unit(unit)
-        checkpoints = folder.checkpoints(unit, self.progress.warn)
-        header = self._configuration(unit)
-        events = folder.board(unit) if plan.tensorboard else None
-        recorder = Recorder(unit, header, folder.records(unit), self.progress, folder.weights(unit), board=events)
-        with recorder:
-            records, network = train.run(unit, plan.task, self.data, recorder, checkpoints, plan.device)
-            if network is not None and unit.phase == "final":
-                recorder.save(network)
-            # The result last: a unit that has one is complete.
-            recorder.write(records)
-        checkpoints.clear()
-        # As the file holds it, rounded: the choice of a rate is the same in every process.
-        result: Record = rounded(records[-1])
-        return result
 
 
 def _header(plan: Plan, data: Data) -> Record:

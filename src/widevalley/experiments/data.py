@@ -18,7 +18,19 @@ from torch import Tensor
 from widevalley.experiments import files, whitening
 from widevalley.experiments.files import DataError, data_folder
 
-__all__ = ["Data", "DataError", "Split", "cifar10", "data_folder", "digits", "fashion_mnist", "mnist", "split", "text"]
+__all__ = [
+    "Data",
+    "DataError",
+    "Split",
+    "cifar10",
+    "data_folder",
+    "digits",
+    "fashion_mnist",
+    "mnist",
+    "split",
+    "text",
+    "whole_mnist",
+]
 
 SPLIT_SEED = 0
 DIGITS_TEST, DIGITS_VALIDATION = 360, 287
@@ -130,6 +142,16 @@ def mnist(folder: Path | None = None, *, seed: int = SPLIT_SEED) -> Data:
     return _idx_images("mnist", folder, seed)
 
 
+def whole_mnist(folder: Path | None = None) -> Data:
+    """MNIST as ``mnist``, but with all 60,000 to train and none to validate: for what was chosen before.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
+    train, test = _idx_splits("mnist", folder)
+    return Data(train, train.take(torch.arange(0)), test)
+
+
 def fashion_mnist(folder: Path | None = None, *, seed: int = SPLIT_SEED) -> Data:
     """Fashion-MNIST, in the form, scale and split of ``mnist``.
 
@@ -140,6 +162,11 @@ def fashion_mnist(folder: Path | None = None, *, seed: int = SPLIT_SEED) -> Data
 
 
 def _idx_images(name: str, folder: Path | None, seed: int) -> Data:
+    return _with_validation(*_idx_splits(name, folder), MNIST_VALIDATION, seed)
+
+
+def _idx_splits(name: str, folder: Path | None) -> tuple[Split, Split]:
+    """To train, and to test."""
     place = data_folder(folder)
     arrays = [
         torch.from_numpy(parse_idx(files.contents(file, place), file.place)) for file in files.DATASETS[name].files
@@ -149,9 +176,7 @@ def _idx_images(name: str, folder: Path | None, seed: int) -> Data:
         return Split(images.unsqueeze(1).float().sub_(126).div_(126), labels.long())
 
     train_images, train_labels, test_images, test_labels = arrays
-    return _with_validation(
-        scaled(train_images, train_labels), scaled(test_images, test_labels), MNIST_VALIDATION, seed
-    )
+    return scaled(train_images, train_labels), scaled(test_images, test_labels)
 
 
 def parse_idx(payload: bytes, name: str) -> NDArray[np.uint8]:

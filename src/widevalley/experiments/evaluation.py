@@ -53,10 +53,13 @@ class Evaluator:
 
     The model is copied at the centre and the copy's batch-norm statistics are re-estimated on training images, for
     optimizers without a centre alike, so that the methods differ in nothing but their weights.
+
+    Args:
+        watched: the split that is evaluated beside training images, "validation" or "test".
     """
 
-    def __init__(self, learner: Learner, data: Data, batch_size: int) -> None:
-        self.learner, self.data = learner, data
+    def __init__(self, learner: Learner, data: Data, batch_size: int, watched: str = "validation") -> None:
+        self.learner, self.data, self.watched = learner, data, watched
         self.training = subset(data.train, TRAINING_IMAGES)
         images = subset(data.train, max(BATCHNORM_IMAGES, batch_size), SUBSET_SEED + 1).inputs
         self.batchnorm_batches: list[Tensor] = [batch for batch in images.split(batch_size) if len(batch) == batch_size]
@@ -69,10 +72,10 @@ class Evaluator:
         return network.eval()
 
     def __call__(self, network: nn.Module) -> dict[str, float]:
-        train, validation = score(network, self.training), score(network, self.data.validation)
+        train, watched = score(network, self.training), score(network, getattr(self.data, self.watched))
         return {
             "train_loss": train.loss,
             "train_error": train.error,
-            "validation_loss": validation.loss,
-            "validation_error": validation.error,
+            f"{self.watched}_loss": watched.loss,
+            f"{self.watched}_error": watched.error,
         }

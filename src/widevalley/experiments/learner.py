@@ -34,7 +34,7 @@ class Learner:
         self.steps_taken = 0
 
     def step(self, inputs: Tensor, targets: Tensor, before: Callable[[], None] = lambda: None) -> None:
-        """Takes a step on a minibatch; ``before`` is called when its first gradient is there.
+        """Takes a step on a minibatch; ``before`` is called when its first gradient is there, unless the step takes it.
 
         Raises Diverged if its loss is not finite.
         """
@@ -47,8 +47,9 @@ class Learner:
             loss.backward()
             return loss
 
-        loss_and_gradient()
-        before()
+        if not self.method.takes_first:
+            loss_and_gradient()
+            before()
         if self.method.gradients_per_step == 1:
             self.optimizer.step()
         else:

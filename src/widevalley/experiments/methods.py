@@ -30,7 +30,7 @@ SCHEDULE_FREE_GRID = (0.1, 0.3, 1.0, 3.0, 10.0)
 NO_SETTINGS = {
     *("params", "seed", "cycle_position", "inner_updates", "outer_updates", "at_center", "initial_lr"),
     *("fused", "foreach", "capturable", "differentiable"),
-    *("k", "train_mode", "weight_sum", "lr_max", "scheduled_lr", "counter"),
+    *("k", "train_mode", "weight_sum", "lr_max", "scheduled_lr", "counter", "gradients"),
 }
 
 # Told only where they are not at torch's default.
@@ -52,8 +52,9 @@ class Method:
         build: from the parameters, the learning rate, a seed for noise and the number of steps to the optimizer;
             further keywords change its settings.
         learning_rates: what tuning chooses from.
-        gradients_per_step: minibatch gradients that a step costs. With 2, ``step`` is given a closure that takes the
-            second one on the same minibatch.
+        gradients_per_step: minibatch gradients that a step costs, all of the same minibatch. With more than one,
+            ``step`` is given a closure that takes one.
+        takes_first: whether the step takes its first gradient by the closure too; else it finds it in ``p.grad``.
         schedule: of the learning rate, moved after each step; from the optimizer and the number of steps.
         average: of the weights along the way, which is then what is evaluated; from the model and the number of steps.
         at_center: inside it, the parameters are the weights to evaluate.
@@ -62,8 +63,9 @@ class Method:
     name: str
     description: str
     build: Callable[..., Optimizer]
-    learning_rates: tuple[float, float, float, float, float]
+    learning_rates: tuple[float, ...]
     gradients_per_step: int = 1
+    takes_first: bool = False
     schedule: Callable[[Optimizer, int], LRScheduler] | None = cosine
     average: Callable[[nn.Module, int], Average] | None = None
     at_center: Callable[[Any], AbstractContextManager[None]] = nullcontext
@@ -72,10 +74,12 @@ class Method:
         """The optimizer's settings as it is built, in a form that JSON can hold."""
         optimizer = self.build([nn.Parameter(torch.zeros(1))], lr, 0, steps)
         average = self.average(nn.Linear(1, 1), steps).settings() if self.average else {}
+        # What is a function of time, rather than its value at the start.
+        functions = {key: value for key, value in optimizer.defaults.items() if callable(value)}
         plain = (int, float, str, bool, type(None))
         return {
             key: value if isinstance(value, plain) else repr(value)
-            for key, value in {**optimizer.defaults, **optimizer.param_groups[0], **average}.items()
+            for key, value in {**optimizer.defaults, **optimizer.param_groups[0], **functions, **average}.items()
             if key not in NO_SETTINGS and (value or key not in TOLD_IF_SET)
         }
 

@@ -25,6 +25,7 @@ def share(
     ended: Callable[[Item], Result | None],
     work: Callable[[Item], Result],
     tell: Callable[[Item, Result, bool], None],
+    ready: Callable[[Item], bool] = lambda item: True,
 ) -> list[tuple[Item, Result]]:
     """Works the units off one after the other, leaving those alone that other processes are at.
 
@@ -34,6 +35,7 @@ def share(
         ended: the result of a unit that has one.
         work: what makes it; the unit is this process's alone meanwhile.
         tell: told of each result, and whether it was there already.
+        ready: whether a unit can be worked off yet; some wait for the results of others.
 
     Raises Stopped when ``progress`` asks for it.
     """
@@ -44,6 +46,9 @@ def share(
         left = []
         for unit in open_units:
             found = ended(unit)
+            if found is None and not ready(unit):
+                left.append(unit)
+                continue
             if found is None:
                 with folder.try_lock(unit) as ours:
                     # Looked at again: another process may have ended it and let go in between.

@@ -20,6 +20,7 @@ from torch import nn
 
 from widevalley.experiments import data as datasets
 from widevalley.experiments import networks
+from widevalley.experiments.batches import Batches, Minibatches
 
 
 class TaskError(ValueError):
@@ -42,6 +43,8 @@ class Task:
     epochs: float  # of gradients, when the caller does not say
     tuning_epochs: float = math.inf  # of a tuning run, at most those of a final run
     tuning_seeds: int = 1  # runs for each learning rate
+    # From the number of training examples, the batch size and a seed.
+    batches: Callable[[int, int, int], Batches] = Minibatches
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w[\w.-]*", self.name):

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from widevalley.experiments import learner, memory
@@ -32,11 +32,14 @@ RISE_IMAGES = 2_000
 class Unit:
     """One run of one method, and, with the task, all that decides its outcome."""
 
-    phase: str  # "tune", "final" or "train"; only a final run reads the test split
+    # "tune", "final", "train" or "curve". A final run reads the test split once, at its end; a curve at every
+    # evaluation, in place of the validation split: nothing may be chosen by it.
+    phase: str
     method: Method
     lr: float
     seed: int
     gradients: int
+    evaluations: int | None = None  # EVALUATIONS by default, beside the one before the first step
 
     @property
     def name(self) -> str:
@@ -65,43 +68,13 @@ class Watcher(Protocol):
         """Whether the run is to save its state and to raise Stopped."""
 
 
-class Minibatches:
-    """Indices of shuffled epochs without end; the smaller batch that an epoch leaves over is not used."""
-
-    def __init__(self, size: int, batch_size: int, seed: int) -> None:
-        if not 1 <= batch_size <= size:
-            raise ValueError(f"batch_size must lie between 1 and the {size} training samples, got {batch_size}")
-        self.size, self.batch_size = size, batch_size
-        self.generator = torch.Generator().manual_seed(seed)
-        self.position = 0
-        self._shuffle()
-
-    def _shuffle(self) -> None:
-        self.state = self.generator.get_state()
-        self.order = torch.randperm(self.size, generator=self.generator)
-
-    def next(self) -> Tensor:
-        if (self.position + 1) * self.batch_size > self.size:
-            self._shuffle()
-            self.position = 0
-        self.position += 1
-        return self.order[(self.position - 1) * self.batch_size : self.position * self.batch_size]
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.state, "position": self.position}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.generator.set_state(state["epoch"].cpu())
-        self._shuffle()
-        self.position = state["position"]
-
-
 def evaluation_steps(unit: Unit) -> list[int]:
     """After which steps it is evaluated: at the same gradient counts for every method, the first at 0.
 
     Where a step costs two gradients, at the last step before such a count; the last evaluation is at the end.
     """
-    counts = (round(unit.gradients * k / EVALUATIONS) for k in range(EVALUATIONS))
+    number = unit.evaluations or EVALUATIONS
+    counts = (round(unit.gradients * k / number) for k in range(number))
     return sorted({*(count // unit.method.gradients_per_step for count in counts), unit.steps})
 
 
@@ -116,9 +89,11 @@ class Training:
         self.unit, self.data, self.device = unit, data, torch.device(device)
         self.learner = learner.build(unit.method, task.network, unit.lr, unit.seed, unit.steps, device)
         self.learner.model.train()
-        self.batches = Minibatches(len(data.train), task.batch_size, unit.seed)
+        self.batches = task.batches(len(data.train), task.batch_size, unit.seed)
         self.chain = Chain(self.learner.optimizer)
-        self.evaluate = Evaluator(self.learner, data, task.batch_size)
+        self.evaluate = Evaluator(
+            self.learner, data, task.batch_size, "test" if unit.phase == "curve" else "validation"
+        )
         self.per_epoch = len(data.train) // task.batch_size
         self.seconds = 0.0
         self.records: list[Record] = []
@@ -216,6 +191,9 @@ def run(
         result["seconds_per_gradient"] = training.seconds / training.taken
         if unit.phase == "final":
             result |= _ending(training, task, network)
+        if unit.phase == "curve":
+            whole = score(network, training.data.train)
+            result |= {"whole_train_loss": whole.loss, "whole_train_error": whole.error}
     return [*training.records, result], network
 
 
