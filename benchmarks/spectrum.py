@@ -54,7 +54,8 @@ def forming(objective: Objective, way: str) -> Callable[[], Tensor]:
     exact = in_float64(objective)
     planned = cost(exact, objective.dtype)
     if way != "gram":
-        planned = dataclasses.replace(planned, layer=None, way=way, chunk=1 if way == "looped" else planned.chunk)
+        most = 1 if way == "looped" else max(planned.chunks)
+        planned = dataclasses.replace(planned, layer=None, way=way, chunks=(most,) * len(planned.chunks))
 
     def form() -> Tensor:
         with patch.multiple("widevalley.landscape.hessian", cost=lambda *_: planned, in_float64=lambda _: exact):

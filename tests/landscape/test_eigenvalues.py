@@ -193,6 +193,8 @@ def test_on_disk_a_stopped_one_goes_on_from_any_part(tmp_path: Path, monkeypatch
     monkeypatch.setattr(store, "BLOCK_BYTES", 8 * 300 * 30)
     monkeypatch.setattr("widevalley.landscape.hessian.SIDE", 100)
     monkeypatch.setattr("widevalley.landscape.eigenvalues.SECONDS_BETWEEN_CHECKPOINTS", 0)
+    # Or a trial chooses, and another number of blocks the next time.
+    monkeypatch.setattr("widevalley.landscape.cost.CHUNKS", (16,))
     objective = Objective(network(width=20).double(), data=of_rank(15))
     expected = hessian_eigenvalues(objective)
     parts: list[str] = []

@@ -157,7 +157,7 @@ def test_in_float32_entries_are_right_to_rounding_and_so_is_the_asymmetry() -> N
 def test_the_asymmetry_is_that_of_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
     matrix = torch.randn(9, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     objective = models.quadratic(torch.zeros(9, 9, dtype=torch.float64))
-    monkeypatch.setattr("widevalley.landscape.hessian.hessian_vector_product", lambda _, rows: rows @ matrix)
+    monkeypatch.setattr("widevalley.landscape.hessian.hessian_rows", lambda _, rows, parameter, others: rows @ matrix)
     monkeypatch.setattr("widevalley.landscape.hessian.SIDE", 4)
     hessian = exact_hessian(objective)
     torch.testing.assert_close(hessian.matrix, (matrix + matrix.T) / 2)
@@ -169,6 +169,8 @@ def test_on_disk_it_is_the_same_and_a_stopped_one_goes_on(tmp_path: Path, monkey
     objective = objective_of(convolutional(), 36)
     monkeypatch.setattr(store, "BLOCK_BYTES", 8 * objective.n * 20)
     monkeypatch.setattr("widevalley.landscape.hessian.SIDE", 30)
+    # Or a trial chooses, and another number of blocks the next time.
+    monkeypatch.setattr(cost, "CHUNKS", (16,))
     whole = exact_hessian(objective).matrix
     total = []
     exact_hessian(objective, folder=tmp_path / "whole", progress=lambda what, done: total.append(what))
@@ -194,7 +196,8 @@ def test_on_disk_it_is_the_same_and_a_stopped_one_goes_on(tmp_path: Path, monkey
 KILLED = """
 import os, signal, sys
 sys.path[:0] = {paths!r}
-from test_hessian import convolutional, objective_of, store
+from test_hessian import convolutional, cost, objective_of, store
+cost.CHUNKS = (16,)
 objective = objective_of(convolutional(), 36)
 store.BLOCK_BYTES = 8 * objective.n * 20
 from widevalley.landscape import exact_hessian
@@ -220,6 +223,7 @@ def test_a_killed_process_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert second.returncode == 0, second.stderr
     blocks = [sum(line.startswith("Hessian 0") for line in done.stdout.splitlines()) for done in (first, second)]
     whole: list[str] = []
+    monkeypatch.setattr(cost, "CHUNKS", (16,))
     objective = objective_of(convolutional(), 36)
     monkeypatch.setattr(store, "BLOCK_BYTES", 8 * objective.n * 20)
     exact_hessian(objective, progress=lambda what, done: whole.append(what))

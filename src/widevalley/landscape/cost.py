@@ -12,7 +12,7 @@ from torch import Tensor
 
 from widevalley.landscape.gram import DenseLayer, dense_layer
 from widevalley.landscape.objective import Objective
-from widevalley.landscape.products import hessian_vector_product, twice_differentiable
+from widevalley.landscape.products import hessian_rows, twice_differentiable
 from widevalley.landscape.rounding import in_float64
 
 CHUNKS = (1, 16, 64, 256)
@@ -30,7 +30,7 @@ class HessianPlan:
     bytes: int  # of the matrix
     way: str  # "gram": a layer's block by Gram matrices, the rest by products; "batched" products; "looped" ones
     seconds: float  # to form it, from a trial of seconds
-    chunk: int  # vectors in one product
+    chunks: tuple[int, ...]  # vectors in one product, for each parameter
     layer: DenseLayer | None
     reduction_seconds: float  # to reduce it to band form, for the eigenvalues
 
@@ -64,12 +64,24 @@ def cost(objective: Objective, dtype: torch.dtype) -> HessianPlan:
     n = objective.n
     layer = None if objective.training else dense_layer(objective)
     of_layer = 0 if layer is None else layer.module.weight.numel()
-    chunk, each = _fastest(objective)
+    trials = [_fastest(objective, place, layer) for place in range(len(objective.parameters))]
+    chunks = tuple(chunk for chunk, _ in trials)
     rate = _rate(objective.dtype, objective.device)
-    gram = 0.0 if layer is None else objective.samples * float(of_layer) * (of_layer + layer.inputs) / rate
-    way = "gram" if layer is not None else "batched" if chunk > 1 else "looped"
+    seconds = 0.0 if layer is None else objective.samples * float(of_layer) * (of_layer + layer.inputs) / rate
+    for p, (_, each) in zip(objective.parameters, trials, strict=True):
+        if layer is None or p is not layer.module.weight:
+            seconds += p.numel() * each
+    way = "gram" if layer is not None else "batched" if max(chunks) > 1 else "looped"
     reduction = 4 / 3 * float(n) ** 3 / (REDUCTION_RATE * _rate(dtype, objective.device))
-    return HessianPlan(n, n * n * dtype.itemsize, way, (n - of_layer) * each + gram, chunk, layer, reduction)
+    return HessianPlan(n, n * n * dtype.itemsize, way, seconds, chunks, layer, reduction)
+
+
+def together(objective: Objective, parameter: int, layer: DenseLayer | None) -> list[int]:
+    """The places of the parameters with which this one's block is computed from its side: those from it on, and the
+    layer whose own block is a Gram matrix.
+    """
+    own = None if layer is None else objective.spans.index(layer.span)
+    return [place for place in range(len(objective.parameters)) if place >= parameter or place == own]
 
 
 def refuse_beyond(wanted: int, free: int | None, where: str) -> None:
@@ -98,22 +110,32 @@ def free_memory(device: torch.device) -> int | None:
     return None
 
 
-def _fastest(objective: Objective) -> tuple[int, float]:
-    """The best number of vectors in a product, and seconds a vector with it."""
-    most = max(1, PRODUCT_BYTES // max(1, _graph_bytes(objective)))
+def _fastest(objective: Objective, parameter: int, layer: DenseLayer | None) -> tuple[int, float]:
+    """The best number of vectors in a product for rows of the parameter, and seconds a vector with it.
+
+    From trials on the first batch.
+    """
+    batch, size = next(objective.batches())
+    first = objective.replaced(objective.model, objective.parameters, [batch])
+    p = objective.parameters[parameter]
+    if layer is not None and p is layer.module.weight:
+        return 1, 0.0
+    others = together(objective, parameter, layer)
+    most = max(1, PRODUCT_BYTES // max(1, _graph_bytes(first)))
     best, least = 1, float("inf")
     for chunk in CHUNKS:
-        chunk = min(chunk, objective.n)
+        chunk = min(chunk, p.numel())
         if chunk > most:
             break
-        rows = torch.eye(chunk, objective.n, dtype=objective.dtype, device=objective.device)
+        rows = torch.eye(chunk, p.numel(), dtype=objective.dtype, device=objective.device)
         start = time.perf_counter()
-        hessian_vector_product(objective, rows)
+        hessian_rows(first, rows, parameter, others)
         _synchronize(objective.device)
-        taken = (time.perf_counter() - start) / chunk
-        if taken < least:
-            best, least = chunk, taken
-        if chunk == objective.n:
+        taken = (time.perf_counter() - start) / chunk * (objective.samples / size)
+        if taken > least:
+            break
+        best, least = chunk, taken
+        if chunk == p.numel():
             break
     return best, least
 

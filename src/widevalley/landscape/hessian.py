@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from widevalley.landscape.cost import HessianPlan, cost, free_memory, refuse_beyond, stored_type
+from widevalley.landscape.cost import HessianPlan, cost, free_memory, refuse_beyond, stored_type, together
 from widevalley.landscape.gram import DenseLayer, gram_rows
 from widevalley.landscape.objective import Objective
-from widevalley.landscape.products import hessian_vector_product
+from widevalley.landscape.products import hessian_rows
 from widevalley.landscape.rounding import in_float64
 from widevalley.landscape.store import MatrixStore
 
@@ -47,9 +47,10 @@ def exact_hessian(
     parameters' float type.
 
     The columns of the largest dense layer are weighted Gram matrices (``gram``), all others products H e_i, many at a
-    time; where no layer has that form, all are products. ``plan(objective)`` says the bytes and seconds beforehand.
-    H is replaced by (H + Hᵀ)/2; Gram blocks and what is copied beside them are symmetric from the start, so that the
-    asymmetry speaks of the products alone.
+    time; where no layer has that form, all are products. A block between two parameters is computed once, from the
+    later one's side, where less of the network is differentiated. ``plan(objective)`` says the bytes and seconds
+    beforehand. H is replaced by (H + Hᵀ)/2; Gram blocks and what is copied are symmetric from the start, so that the
+    asymmetry speaks of the blocks of one parameter by products alone.
 
     Args:
         folder: keep the matrix there, as hessian.npy, while it is formed, and map it into memory; called again after
@@ -105,7 +106,9 @@ def assemble(objective: Objective, planned: HessianPlan, store: MatrixStore, pro
     """All rows, in blocks; those that ``store`` has already are left."""
     layer = planned.layer
     if "blocks" not in store.state:
-        store.commit(blocks=_blocks(planned, store.block), done=0, layer=None if layer is None else layer.name)
+        store.commit(
+            blocks=_blocks(objective, planned, store.block), done=0, layer=None if layer is None else layer.name
+        )
     elif store.state["layer"] != (None if layer is None else layer.name):
         raise ValueError(
             f"{store.folder} was begun with the Gram blocks of {store.state['layer']!r}, and now those of "
@@ -114,14 +117,11 @@ def assemble(objective: Objective, planned: HessianPlan, store: MatrixStore, pro
     blocks = store.state["blocks"]
     for index in range(store.state["done"], len(blocks)):
         kind, start, stop = blocks[index]
-        if kind == "products":
-            rows = slice(start, stop)
-            unit = torch.zeros(stop - start, objective.n, dtype=objective.dtype, device=objective.device)
-            unit[:, rows].fill_diagonal_(1)
-            values = hessian_vector_product(objective, unit)
-        else:
+        if kind == "gram":
             assert layer is not None
             rows, values = _layer_rows(objective, layer, store, start, stop)
+        else:
+            rows, values = _product_rows(objective, layer, store, start, stop)
         if not bool(values.isfinite().all()):
             raise ValueError("the Hessian has entries that are not finite: the loss has no second derivative there")
         store.write(rows, values)
@@ -129,19 +129,38 @@ def assemble(objective: Objective, planned: HessianPlan, store: MatrixStore, pro
         say(progress, "Hessian", (index + 1) / len(blocks))
 
 
-def _blocks(planned: HessianPlan, most: int) -> list[tuple[str, int, int]]:
-    """First the rows that are products, then those of the layer's outputs."""
-    span = slice(planned.n, planned.n) if planned.layer is None else planned.layer.span
-    step = min(planned.chunk, most)
-    blocks = [
-        ("products", first, min(first + step, stop))
-        for start, stop in ((0, span.start), (span.stop, planned.n))
-        for first in range(start, stop, step)
-    ]
-    if (layer := planned.layer) is not None:
+def _blocks(objective: Objective, planned: HessianPlan, most: int) -> list[tuple[str, int, int]]:
+    """First the rows that are products, each of one parameter, then those of the layer's outputs."""
+    layer = planned.layer
+    blocks = []
+    for span, chunk in zip(objective.spans, planned.chunks, strict=True):
+        if layer is None or span != layer.span:
+            step = min(chunk, most)
+            blocks += [("products", row, min(row + step, span.stop)) for row in range(span.start, span.stop, step)]
+    if layer is not None:
         step = max(1, most // layer.inputs)
         blocks += [("gram", a, min(a + step, layer.outputs)) for a in range(0, layer.outputs, step)]
     return blocks
+
+
+def _product_rows(
+    objective: Objective, layer: DenseLayer | None, store: MatrixStore, start: int, stop: int
+) -> tuple[slice, Tensor]:
+    """The rows ``start`` … ``stop`` - 1, of one parameter, whole."""
+    whole = objective.spans
+    parameter = next(place for place, span in enumerate(whole) if start < span.stop)
+    others = together(objective, parameter, layer)
+    span, rows = whole[parameter], slice(start, stop)
+    unit = torch.zeros(stop - start, span.stop - span.start, dtype=objective.dtype, device=objective.device)
+    unit[:, start - span.start : stop - span.start].fill_diagonal_(1)
+    found = hessian_rows(objective, unit, parameter, others)
+    values = torch.empty(stop - start, objective.n, dtype=store.dtype, device=objective.device)
+    parts = found.split([whole[place].stop - whole[place].start for place in others], dim=1)
+    for place, part in zip(others, parts, strict=True):
+        values[:, whole[place]] = part
+    for place in set(range(len(whole))).difference(others):
+        values[:, whole[place]] = store.read(whole[place], rows).T
+    return rows, values
 
 
 def _layer_rows(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -127,6 +128,12 @@ class Objective:
         return other
 
     # ------------------------------------------------------------------ vectors
+
+    @property
+    def spans(self) -> list[slice]:
+        """Where each parameter stands in a vector."""
+        ends = list(itertools.accumulate((p.numel() for p in self.parameters), initial=0))
+        return [slice(start, stop) for start, stop in itertools.pairwise(ends)]
 
     def vector(self) -> Tensor:
         """The present parameters, a copy, shape (n,)."""

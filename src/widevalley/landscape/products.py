@@ -29,9 +29,24 @@ def hessian_vector_product(objective: Objective, v: Tensor) -> Tensor:
         loss = objective.batch_loss(batch)
         slopes = torch.autograd.grad(loss, objective.parameters, create_graph=True, allow_unused=True)
         _refuse_once_differentiable(slopes)
-        return _backward(objective, slopes, rows)
+        return _backward(slopes, objective.unflat(rows), objective.parameters)
 
     return _mean(objective, v, product)
+
+
+def hessian_rows(objective: Objective, rows: Tensor, parameter: int, others: Sequence[int]) -> Tensor:
+    """``rows`` (k, numel(p)) times ∂²f/∂p∂q, for p the parameter in that place and each q of ``others``, side by side.
+
+    Part of ``hessian_vector_product``, for less: only what lies between p and those is differentiated.
+    """
+    p, inputs = objective.parameters[parameter], [objective.parameters[place] for place in others]
+
+    def product(batch: Any, rows: Tensor) -> Tensor:
+        slopes = torch.autograd.grad(objective.batch_loss(batch), [p], create_graph=True, allow_unused=True)
+        _refuse_once_differentiable(slopes)
+        return _backward(slopes, [rows.reshape(-1, *p.shape).to(p.dtype)], inputs).to(objective.dtype)
+
+    return _over_batches(objective, rows, sum(q.numel() for q in inputs), product)
 
 
 def gauss_newton_vector_product(objective: Objective, v: Tensor) -> Tensor:
@@ -70,47 +85,50 @@ def _mean(objective: Objective, v: Tensor, product: Callable[[Any, Tensor], Tens
     if v.ndim not in (1, 2) or v.shape[-1] != objective.n:
         raise ValueError(f"v of shape {tuple(v.shape)} does not fit: give (n,) or (k, n) with n = {objective.n}")
     rows = v.detach().to(objective.device, objective.dtype).reshape(-1, objective.n)
-    total = torch.zeros_like(rows)
+    return _over_batches(objective, rows, objective.n, product).reshape(v.shape)
+
+
+def _over_batches(objective: Objective, rows: Tensor, width: int, product: Callable[[Any, Tensor], Tensor]) -> Tensor:
+    total = torch.zeros(len(rows), width, dtype=objective.dtype, device=objective.device)
     count = 0
     with objective.measuring(), twice_differentiable(objective.model), torch.enable_grad():
         for batch, size in objective.batches():
             total += size * product(batch, rows)
             count += size
-    return (total / count).reshape(v.shape)
+    return total / count
 
 
-def _backward(objective: Objective, slopes: tuple[Tensor | None, ...], rows: Tensor) -> Tensor:
-    """(∂/∂w slopes)ᵀ rows, shape (k, n); parameters on which nothing depends have zeros."""
-    parameters = objective.parameters
-    tensors = objective.unflat(rows)
-    used = [(s, t) for s, t in zip(slopes, tensors, strict=True) if s is not None and s.requires_grad]
-    if not used:
-        return torch.zeros_like(rows)
-    outputs = [s for s, _ in used]
+def _backward(slopes: Sequence[Tensor | None], rows: Sequence[Tensor], inputs: Sequence[Tensor]) -> Tensor:
+    """Σ rowsᵀ ∂slopes/∂inputs, (k, all of the inputs), for ``rows`` of shapes (k, *that of the slope).
+
+    Inputs on which nothing depends have zeros.
+    """
+    used = [(s, t) for s, t in zip(slopes, rows, strict=True) if s is not None and s.requires_grad]
+    count, outputs = len(rows[0]), [s for s, _ in used]
 
     def once(weights: list[Tensor], batched: bool) -> Tensor:
-        parts = torch.autograd.grad(
-            outputs, parameters, weights, retain_graph=True, allow_unused=True, is_grads_batched=batched
-        )
-        lead = len(rows) if batched else 1
+        parts: Sequence[Tensor | None] = [None] * len(inputs)
+        if outputs:
+            parts = torch.autograd.grad(
+                outputs, inputs, weights, retain_graph=True, allow_unused=True, is_grads_batched=batched
+            )
+        lead = count if batched else 1
         return torch.cat(
             [
-                torch.zeros(lead, p.numel(), dtype=rows.dtype, device=rows.device)
-                if part is None
-                else part.reshape(lead, -1).to(rows.dtype)
-                for part, p in zip(parts, parameters, strict=True)
+                p.new_zeros(lead, p.numel()) if part is None else part.reshape(lead, -1)
+                for part, p in zip(parts, inputs, strict=True)
             ],
             dim=1,
         )
 
-    if len(rows) > 1:
+    if count > 1:
         try:
             return once([t for _, t in used], batched=True)
         except RuntimeError as error:
             # Some operations cannot be vectorised over vectors: one after the other then.
             if "vmap" not in str(error):
                 raise
-    return torch.cat([once([t[k] for _, t in used], batched=False) for k in range(len(rows))])
+    return torch.cat([once([t[k] for _, t in used], batched=False) for k in range(count)])
 
 
 def _refuse_once_differentiable(slopes: Sequence[Tensor | None]) -> None:

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from widevalley.landscape.batches import map_tensors
 from widevalley.landscape.objective import Objective, parameter_names
+from widevalley.landscape.patches import convolve_patches
 
 # Rounding alone makes less of a difference in float32.
 SAME_LOSS = 1e-3
@@ -54,6 +55,7 @@ def in_float64(objective: Objective) -> Objective:
     """
     given = objective.check()
     model = copy.deepcopy(objective.model).double()
+    convolve_patches(model)
     parameters = [model.get_parameter(name) for name in parameter_names(objective)]
     exact = objective.replaced(model, parameters, _DoubleData(objective.data), _Promoting)
     try:

@@ -1,0 +1,46 @@
+"""Convolutions as matrix products of patches, for float64 on a CPU, where torch takes the images one by one.
+
+A product with the Hessian of a small convolutional network took a third of the time so.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+
+def convolve_patches(model: nn.Module) -> None:
+    """Makes the model's plain convolutions compute in that way, if it is in float64 on a CPU; others stay."""
+    for module in model.modules():
+        if type(module) is nn.Conv2d and _plain(module):
+            module.forward = partial(_convolved, module)  # type: ignore[method-assign]
+
+
+def _plain(convolution: nn.Conv2d) -> bool:
+    weight = convolution.weight
+    return (
+        weight.dtype == torch.float64
+        and weight.device.type == "cpu"
+        and convolution.groups == 1
+        and convolution.dilation == (1, 1)
+        and convolution.padding_mode == "zeros"
+        and not isinstance(convolution.padding, str)
+    )
+
+
+def _convolved(convolution: nn.Conv2d, images: Tensor) -> Tensor:
+    """(n, channels, height, width) to (n, outputs, …), as ``nn.Conv2d.forward``."""
+    (height, width), (down, right) = convolution.kernel_size, convolution.stride
+    above, left = (int(side) for side in convolution.padding)
+    if above or left:
+        images = pad(images, (left, left, above, above))
+    patches = images.unfold(2, height, down).unfold(3, width, right)
+    n, _, rows, columns = patches.shape[:4]
+    flat = patches.permute(0, 2, 3, 1, 4, 5).reshape(n * rows * columns, -1)
+    found = flat @ convolution.weight.flatten(1).T
+    if convolution.bias is not None:
+        found = found + convolution.bias
+    return found.view(n, rows, columns, -1).permute(0, 3, 1, 2)
