@@ -27,7 +27,7 @@ def run(*arguments: str):
 def test_version_help_and_module() -> None:
     assert run("--version").output == f"widevalley {__version__}\n"
     said = run("--help").output
-    for command in ("compare", "train", "measure", "report", "data"):
+    for command in ("compare", "train", "measure", "reproduce", "report", "data"):
         assert command in said
     assert "Begin with: widevalley compare digits" in said
     done = subprocess.run([sys.executable, "-m", "widevalley", "--version"], capture_output=True, text=True, check=True)
@@ -35,7 +35,15 @@ def test_version_help_and_module() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["compare", "--help"], ["data", "--help"], ["train", "--help"], ["measure", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        ["compare", "--help"],
+        ["data", "--help"],
+        ["train", "--help"],
+        ["measure", "--help"],
+        ["reproduce", "--help"],
+    ],
 )
 def test_help_does_not_load_torch(arguments: list[str]) -> None:
     code = (

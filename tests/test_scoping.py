@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from widevalley import EntropySGD
-from widevalley.scoping import Bounded, Constant, Geometric, Linear
+from widevalley.scoping import Bounded, Constant, Geometric, Linear, Steps
 
 schedules = [
     Constant(0.3),
     Geometric(1e-4, 1e-3),
     Linear(0.5, 2.4, 10),
     Bounded(Geometric(1e-4, 1e-3), 2e-4, 1.0),
+    Steps((1.0, 0.1), (7,)),
 ]
 
 
@@ -34,6 +35,17 @@ def test_geometric():
 def test_linear_stays_at_its_end():
     assert [Linear(1.0, 3.0, 4)(t) for t in (0, 1, 2, 3, 4, 5, 100)] == [1.0, 1.5, 2.0, 2.5, 3.0, 3.0, 3.0]
     assert [Linear(3.0, 1.0, 2)(t) for t in (0, 1, 2, 3)] == [3.0, 2.0, 1.0, 1.0]
+
+
+def test_steps():
+    assert [Steps((1.0, 0.2, 0.04), (2, 5))(t) for t in range(7)] == [1.0, 1.0, 0.2, 0.2, 0.2, 0.04, 0.04]
+    assert Steps((0.5,), ())(100) == 0.5
+
+
+@pytest.mark.parametrize(("values", "at"), [((1.0,), (2,)), ((1.0, 0.5, 0.2), (3, 3)), ((1.0, 0.5, 0.2), (5, 3))])
+def test_steps_that_are_none(values, at):
+    with pytest.raises(ValueError, match="give ascending counts, and one value more than counts"):
+        Steps(values, at)
 
 
 def test_bounded():

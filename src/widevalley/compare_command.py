@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -120,7 +119,7 @@ def _costs(plan: Plan, data: Data) -> str:
         f"the final networks, are estimated from a second of each method on {plan.device}, for one process. Nothing "
         "was run or written."
     )
-    return f"{_aligned([heads, *rows, total])}\n{said}"
+    return f"{options.aligned([heads, *rows, total])}\n{said}"
 
 
 def _table(folder: Path) -> str:
@@ -141,10 +140,4 @@ def _table(folder: Path) -> str:
                 plus_minus([1e3 * result.seconds_per_gradient for result in results]),
             )
         )
-    return _aligned(rows)
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-    return "\n".join(lines)
+    return options.aligned(rows)

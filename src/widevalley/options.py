@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -35,7 +35,15 @@ DEFAULT_METHODS = "entropy-sgd,entropy-adam,sgd,adam"
 
 PART_NAMES = ("spectrum", "density", "entropy", "sharpness", "surface")
 
-REPRODUCED = ("fig4a", "fig4b", "table")
+# What there is to reproduce, in a line each.
+REPRODUCED = {
+    "fig1": "every eigenvalue of small-LeNet: trained by Adam twice, by Entropy-SGD to the same loss, and at first",
+    "fig3a": "the same of small-mnistfc, trained by momentum SGD",
+    "fig3b": "the same of the character LSTM",
+    "fig4a": "mnistfc: Entropy-SGD, as the authors ran it and as the text has it, against Adam",
+    "fig4b": "LeNet, likewise",
+    "table": "what of Entropy-SGD it is that works: variants at equal gradients",
+}
 
 # Exit codes, beside 0 and Python's own 1; a signal's is 128 + its number.
 WRONG, DIVERGED, CANNOT_WRITE = 2, 3, 4
@@ -166,9 +174,17 @@ def again() -> str:
     return shlex.join(["widevalley", *words, "--resume"])
 
 
+def aligned(rows: Sequence[tuple[str, ...]]) -> str:
+    """The rows as lines of a table."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(lines)
+
+
 @contextmanager
-def ending_in_words(stopping: Stopping) -> Iterator[None]:
-    """Turns what may end a run early into a message and an exit code."""
+def ending_in_words(stopping: Stopping, how: str | None = None) -> Iterator[None]:
+    """Turns what may end a run early into a message and an exit code; ``how`` to go on is ``again()`` by default."""
+    how = how or again()
     from widevalley.experiments.extras import MissingExtra
     from widevalley.experiments.folder import FolderError
     from widevalley.experiments.reading import ResultsError
@@ -180,11 +196,11 @@ def ending_in_words(stopping: Stopping) -> Iterator[None]:
     except (FolderError, MissingExtra, ResultsError, TaskError) as error:
         refuse(str(error))
     except Stopped:
-        refuse(f"Stopped, and saved. To go on:\n  {again()}", stopping.exit_code)
+        refuse(f"Stopped, and saved. To go on:\n  {how}", stopping.exit_code)
     except KeyboardInterrupt:
-        refuse(f"Left at once. To go on from the last checkpoint:\n  {again()}", stopping.exit_code)
+        refuse(f"Left at once. To go on from the last checkpoint:\n  {how}", stopping.exit_code)
     except OSError as error:
         refuse(
-            f"Cannot write the results: {error}. What was written before is whole. When that is mended:\n  {again()}",
+            f"Cannot write the results: {error}. What was written before is whole. When that is mended:\n  {how}",
             CANNOT_WRITE,
         )

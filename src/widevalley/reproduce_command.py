@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from widevalley import options
 from widevalley.options import refuse
+
+if TYPE_CHECKING:
+    from widevalley.experiments.reproduce import Job, Reproduction
 
 
 def reproduce(
@@ -41,12 +45,40 @@ def reproduce(
     from widevalley.progress import Narrator
     from widevalley.stopping import Stopping
 
+    if "list" in what:
+        typer.echo("\n".join(f"{name:7} {said}" for name, said in options.REPRODUCED.items()))
+        return
     wanted = list(options.REPRODUCED) if "all" in what else list(dict.fromkeys(what))
     if unknown := [name for name in wanted if name not in options.REPRODUCED]:
         refuse(f"There is no {unknown[0]!r} to reproduce: {', '.join(options.REPRODUCED)}, all, or list.")
     where = options.the_device(device)
-    with Stopping() as stopping, options.ending_in_words(stopping), Narrator(stopping) as narrator:
+    with Stopping() as stopping, options.ending_in_words(stopping, "the same command"), Narrator(stopping) as narrator:
+        work = Reproduction(wanted, out, narrator, data_dir, where)
+        if dry_run:
+            typer.echo(_costs(work))
+            return
         try:
-            Reproduction(wanted, out, narrator, data_dir, where).run()
-        except DataError as error:
+            work.run()
+        except (DataError, RuntimeError) as error:
             refuse(str(error))
+
+
+def _costs(work: Reproduction) -> str:
+    """What is missing of each, and about what it would take."""
+    rows: list[tuple[str, ...]] = [("", "units", "missing", "gradients", "hours")]
+    for name in work.what:
+        jobs = work.jobs_of(name)
+        left = [job for job in jobs if job.ended() is None]
+        rows.append(_row(name, len(jobs), left))
+    everything = work.jobs()
+    rows.append(_row("all", len(everything), [job for job in everything if job.ended() is None]))
+    said = (
+        "Gradients and hours are those of what is missing. Hours are of one core for training runs and of two for "
+        "spectra, on the machine of our results. Nothing was run."
+    )
+    return f"{options.aligned(rows)}\n{said}"
+
+
+def _row(name: str, units: int, left: Sequence[Job]) -> tuple[str, ...]:
+    gradients = sum(job.gradients for job in left)
+    return name, f"{units}", f"{len(left)}", f"{gradients:,}", f"{sum(job.hours for job in left):.1f}"

@@ -1,6 +1,8 @@
 """The paper's experiments again: jobs that resume, are left out where they are done, and are shared between processes.
 
-units/      the training runs (``folder``)
+units/                          the training runs (``folder``)
+spectra/NAME/measurement.json   eigenvalues at one minimum each (``measure``)
+networks/NAME.safetensors       the networks of these
 """
 
 from __future__ import annotations
@@ -15,16 +17,27 @@ from widevalley.experiments import train
 from widevalley.experiments.ablations import ABLATIONS
 from widevalley.experiments.data import Data
 from widevalley.experiments.folder import Folder, make
+from widevalley.experiments.minima import MINIMA, Minimum
 from widevalley.experiments.paper import FIG4A, FIG4B, Candidate, Curve
 from widevalley.experiments.recording import Progress
 from widevalley.experiments.records import Record
 from widevalley.experiments.sharing import share
+from widevalley.experiments.spectra import Spectrum
 from widevalley.experiments.tasks import Task
 from widevalley.experiments.train import Unit
 from widevalley.experiments.work import Worker
 
 CURVES = {"fig4a": FIG4A, "fig4b": FIG4B, "table": ABLATIONS}
-WHAT = tuple(CURVES)
+SPECTRA = ("fig1", "fig3a", "fig3b")
+WHAT = (*SPECTRA, *CURVES)
+
+
+# Seconds a gradient, looks at the test set included, on one core of the machine of our results, by the network.
+COSTS = {"mnistfc": 0.024, "lenet": 0.021}
+
+
+def _hours(task: Task, gradients: int) -> float:
+    return gradients * next((cost for name, cost in COSTS.items() if task.name.startswith(name)), 0.0) / 3600
 
 
 class Job(Protocol):
@@ -34,6 +47,10 @@ class Job(Protocol):
     def name(self) -> str: ...
     @property
     def gradients(self) -> int: ...
+    @property
+    def hours(self) -> float:
+        """About, as ``COSTS`` and ``spectra.HOURS`` have it."""
+
     def ready(self) -> bool:
         """Whether all it depends on is there."""
 
@@ -56,6 +73,10 @@ class Run:
     @property
     def gradients(self) -> int:
         return self.unit.gradients
+
+    @property
+    def hours(self) -> float:
+        return _hours(self.worker.task, self.gradients)
 
     def ready(self) -> bool:
         return True
@@ -86,6 +107,10 @@ class ChosenRun:
     @property
     def gradients(self) -> int:
         return self._unit(self.curve.candidates[0]).gradients
+
+    @property
+    def hours(self) -> float:
+        return _hours(self.curve.task, self.gradients)
 
     def ready(self) -> bool:
         return choose(self.curve, self.choosing.ended) is not None
@@ -150,7 +175,7 @@ class Reproduction:
             OSError: something cannot be written; what was written before is whole.
         """
         # What others wait for first; then the longest, so that processes which share them end together.
-        jobs = sorted(self.jobs(), key=lambda job: (isinstance(job, ChosenRun), -job.gradients))
+        jobs = sorted(self.jobs(), key=lambda job: (isinstance(job, ChosenRun), -job.hours))
         self.progress.start(len(jobs), sum(job.gradients for job in jobs))
         share(
             jobs, self.folder, self.progress,
@@ -159,7 +184,15 @@ class Reproduction:
         )  # fmt: skip
 
     def jobs(self) -> list[Job]:
-        return [job for name in self.what for curve in CURVES[name] for job in self._of(curve)]
+        return [job for name in self.what for job in self.jobs_of(name)]
+
+    def jobs_of(self, name: str) -> list[Job]:
+        spectra: list[Job] = [self._spectrum(minimum) for minimum in MINIMA if minimum.figure == name]
+        return spectra + [job for curve in CURVES.get(name, ()) for job in self._of(curve)]
+
+    def _spectrum(self, minimum: Minimum) -> Spectrum:
+        command = f"widevalley reproduce {minimum.figure}"
+        return Spectrum(minimum, self.folder, self.progress, self.data_dir, command)
 
     def _of(self, curve: Curve) -> list[Job]:
         choosing, worker = self._worker(curve.choosing_task), self._worker(curve.task)

@@ -1,6 +1,6 @@
 """Convolutions as matrix products of patches, for float64 on a CPU, where torch takes the images one by one.
 
-A product with the Hessian of a small convolutional network took a third of the time so.
+A product with the Hessian of small-LeNet took 40 % of the time so with batches of 128 images, 70 % with 512.
 """
 
 from __future__ import annotations

@@ -1,0 +1,198 @@
+"""The jobs of a reproduction: left out where they are done, shared, in the right order."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import quick
+import torch
+from torch import nn
+
+from widevalley.experiments import measure, paper, reproduce
+from widevalley.experiments.ablations import ABLATIONS
+from widevalley.experiments.batches import Minibatches
+from widevalley.experiments.data import Data, Split
+from widevalley.experiments.folder import Folder, read_json
+from widevalley.experiments.methods import METHODS
+from widevalley.experiments.minima import Minimum
+from widevalley.experiments.networks import char_lstm
+from widevalley.experiments.paper import FIG4A, FIG4B, Candidate, Curve
+from widevalley.experiments.records import Record
+from widevalley.experiments.reproduce import ChosenRun, Reproduction, choose
+from widevalley.experiments.spectra import Spectrum
+from widevalley.experiments.tasks import Task
+from widevalley.experiments.train import Stopped, Unit
+from widevalley.progress import Narrator
+
+
+class Telling(Narrator):
+    def __init__(self) -> None:
+        super().__init__(lambda: False)
+        self.results: list[tuple[str, bool]] = []
+        self.warned: list[str] = []
+
+    def result(self, unit: Unit, result: Record, skipped: bool) -> None:
+        self.results.append((unit.name, skipped))
+
+    def warn(self, message: str) -> None:
+        self.warned.append(message)
+
+
+def curve(name: str, *rates: float, seeds: tuple[int, ...] = (0, 1)) -> Curve:
+    method = replace(METHODS["sgd"], name=name, learning_rates=())
+    return Curve(name, name, quick.TASK, tuple(Candidate(method, rate) for rate in rates), 2, seeds)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Epochs of five gradients, choices after one epoch."""
+    monkeypatch.setattr(paper, "EPOCH", 5)
+    monkeypatch.setattr(paper, "CHOOSING", 5 * paper.BATCH)
+    monkeypatch.setattr(paper, "CHOOSING_EPOCHS", 1)
+    monkeypatch.setattr(Curve, "choosing_task", property(lambda self: self.task))
+    curves = {"fixed": (curve("one", 0.1),), "chosen": (curve("two", 1e-6, 0.1, seeds=(0,)),)}
+    monkeypatch.setattr(reproduce, "CURVES", curves)
+
+
+def test_the_runs_and_the_choice(small: None, tmp_path: Path) -> None:
+    first = Telling()
+    Reproduction(["fixed", "chosen"], tmp_path, first).run()
+    names = [name for name, _ in first.results]
+    assert sorted(names) == [
+        "curve-one-lr0.1-seed0",
+        "curve-one-lr0.1-seed1",
+        "curve-two-lr0.1-seed0",
+        "tune-two-lr0.1-seed1000",
+        "tune-two-lr1e-06-seed1000",
+    ]
+    assert names.index("curve-two-lr0.1-seed0") > names.index("tune-two-lr0.1-seed1000")
+    records = (tmp_path / "units" / "curve-one-lr0.1-seed0.jsonl").read_text()
+    assert '"test_error"' in records
+    assert '"validation_error"' not in records
+    result = read_json(tmp_path / "units" / "curve-one-lr0.1-seed0.jsonl", -1)
+    assert result["gradients"] == 10
+    assert result["whole_train_loss"] > 0
+    assert '"test_error"' not in (tmp_path / "units" / "tune-two-lr0.1-seed1000.jsonl").read_text()
+
+    again = Telling()
+    Reproduction(["fixed", "chosen"], tmp_path, again).run()
+    assert sorted(again.results) == sorted((name, True) for name in names)
+
+
+def test_a_chosen_run_waits_for_all_candidates(small: None, tmp_path: Path) -> None:
+    work = Reproduction(["chosen"], tmp_path, Telling())
+    jobs = work.jobs()
+    (chosen,) = (job for job in jobs if isinstance(job, ChosenRun))
+    tuning = [job for job in jobs if job is not chosen]
+    for job in tuning:
+        assert not chosen.ready()
+        assert chosen.ended() is None
+        job.work()
+    assert chosen.ready()
+    assert chosen.work()["gradients"] == 10
+    assert chosen.ended() is not None
+
+
+@pytest.mark.parametrize(
+    ("results", "best"),
+    [
+        ([(2.0, 0.1), (1.0, 0.2), (3.0, 0.0)], 1),
+        ([(1.0001, 0.1), (1.0, 0.2), (3.0, 0.0)], 0),
+        ([None, None, (90.0, 5.0)], 2),
+        ([(1.0, 0.1), "missing", (3.0, 0.0)], None),
+    ],
+)
+def test_the_choice_is_by_validation_error_then_loss(results: list[object], best: int | None) -> None:
+    several = curve("three", 0.1, 0.2, 0.3)
+
+    def result(unit: Unit) -> Record | None:
+        found = results[[0.1, 0.2, 0.3].index(unit.lr)]
+        if found == "missing":
+            return None
+        if found is None:
+            return {"diverged": True}
+        error, loss = found
+        return {"diverged": False, "validation_error": error, "validation_loss": loss}
+
+    chosen = choose(several, result)
+    assert chosen == (None if best is None else several.candidates[best])
+
+
+def test_stopping_is_passed_on(small: None, tmp_path: Path) -> None:
+    progress = Telling()
+    progress.stop = lambda: True
+    with pytest.raises(Stopped):
+        Reproduction(["fixed"], tmp_path, progress).run()
+
+
+@pytest.mark.parametrize("each", [*FIG4A, *FIG4B, *ABLATIONS], ids=lambda each: each.name)
+def test_every_curve_can_be_built_and_its_settings_are_the_same_in_every_process(each: Curve) -> None:
+    assert each.epochs > 0
+    for candidate in each.candidates:
+        settings = candidate.method.settings(candidate.lr, 1_000)
+        assert settings["lr"] == candidate.lr
+        assert " at 0x" not in str(settings)
+        # One cycle of every method on a small network.
+        model = nn.Linear(3, 2)
+        optimizer = candidate.method.build(model.parameters(), candidate.lr, 0, 1_000)
+
+        def closure(model: nn.Module = model, optimizer: torch.optim.Optimizer = optimizer) -> torch.Tensor:
+            optimizer.zero_grad()
+            loss: torch.Tensor = model(torch.ones(4, 3)).square().mean()
+            loss.backward()
+            return loss
+
+        for _ in range(21):
+            closure()
+            optimizer.step(closure if candidate.method.gradients_per_step > 1 else None)
+        assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_names_of_curves_and_units_are_distinct() -> None:
+    curves = [*FIG4A, *FIG4B, *ABLATIONS]
+    names = [unit.name for each in curves for unit in [*each.choosing(), *each.units(each.candidates[0])]]
+    assert len(set(names)) == len(names)
+
+
+def text() -> Data:
+    codes = torch.randint(8, (6, 5), generator=torch.Generator().manual_seed(0))
+    lines = Split(codes[:, :-1], codes[:, 1:])
+    return Data(lines, lines.take(torch.arange(0)), lines)
+
+
+def tiny_text_network() -> nn.Module:
+    return type(char_lstm())(classes=8, width=3)
+
+
+def test_a_spectrum_is_a_measurement_and_goes_on_with_its_network(tmp_path: Path) -> None:
+    task = Task("tiny", "", lambda folder: text(), tiny_text_network, 6, 1, batches=Minibatches)
+    minimum = Minimum("tiny-adam", "fig3b", task, METHODS["adam"], 0.01, 20)
+    progress = Telling()
+    job = Spectrum(minimum, Folder(tmp_path), progress, None, "widevalley reproduce fig3b")
+    assert job.ready()
+    assert job.ended() is None
+    found = job.work()
+    n = sum(p.numel() for p in tiny_text_network().parameters())
+    assert len(found["eigenvalues"]) == n
+    assert found["dtype"] == "float64"
+    record = read_json(tmp_path / "spectra" / "tiny-adam" / measure.FILE)
+    about = record["networks"]["tiny-adam"]["configuration"]
+    assert (about["gradients"], about["regenerated"] <= 6) == (20, True)
+    assert job.ended() == found
+
+    job.tell(found, skipped=True)
+    assert progress.warned[-1].startswith(f"spectrum-tiny-adam: {n} eigenvalues from ")
+    # The network is read again, not trained again.
+    (tmp_path / "spectra" / "tiny-adam" / measure.FILE).unlink()
+    weights = (tmp_path / "networks" / "tiny-adam.safetensors").read_bytes()
+    assert job.work()["eigenvalues"] == pytest.approx(found["eigenvalues"], abs=1e-9)
+    assert (tmp_path / "networks" / "tiny-adam.safetensors").read_bytes() == weights
+
+
+def test_one_spectrum_at_a_time(tmp_path: Path) -> None:
+    task = Task("tiny", "", lambda folder: text(), tiny_text_network, 6, 1, batches=Minibatches)
+    folder = Folder(tmp_path)
+    job = Spectrum(Minimum("tiny-adam", "fig3b", task, METHODS["adam"], 0.01, 2), folder, Telling(), None, "")
+    with folder.lock("spectrum"):
+        assert not job.ready()
+    assert job.ready()
