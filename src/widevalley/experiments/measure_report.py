@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ from widevalley.experiments.measured import (
     Widths,
 )
 from widevalley.experiments.measurements import read
-from widevalley.experiments.rendering import Panel, panel, write_page
+from widevalley.experiments.rendering import Panel, Plot, panel, write_page
 from widevalley.experiments.tables import significant
 
 __all__ = ["write_measure_report"]
@@ -42,11 +42,11 @@ def write_measure_report(folder: Path) -> Path:
 
 def _context(measurement: Measurement) -> dict[str, Any]:
     looks = {name: drawing.style(place) for place, name in enumerate(measurement.networks)}
-    spectra, densities = _of(measurement, Eigenvalues), _of(measurement, Quadrature)
-    entropies, sharpnesses = _of(measurement, Entropy), _of(measurement, Sharpness)
-    surfaces = _of(measurement, Surroundings)
+    spectra, densities = parts_of(measurement, Eigenvalues), parts_of(measurement, Quadrature)
+    entropies, sharpnesses = parts_of(measurement, Entropy), parts_of(measurement, Sharpness)
+    surfaces = parts_of(measurement, Surroundings)
     widths = measurement.widths
-    spectrum = _spectrum(spectra, looks) if spectra else []
+    spectrum = spectrum_plots(spectra, looks, "spectrum") if spectra else []
     return {
         "measurement": measurement,
         "names": list(looks),
@@ -58,14 +58,7 @@ def _context(measurement: Measurement) -> dict[str, Any]:
         "widths": measure_tables.widths(widths) if isinstance(widths, Widths) else None,
         "caveats": widths.caveats if isinstance(widths, Widths) else (),
         "widths_skipped": widths.reason if isinstance(widths, Skipped) else None,
-        "spectra": measure_tables.spectra(spectra) if spectra else None,
-        "spectrum_panels": spectrum,
-        "spectrum_columns": len(spectrum) // max(len(spectra), 1),
-        "spectrum_middle": significant(max(map(measure_numbers.middle, spectra.values())), 1) if spectra else "",
-        "all_above": all(each.noise_floor < measure_numbers.NEAR_ZERO for each in spectra.values()),
-        "floor_is_thin": bool(spectra) and all(map(_thin, spectra.values())),
-        "elsewhere": measure_tables.elsewhere(measurement, spectra),
-        "largest": {name: table for name, each in spectra.items() if (table := measure_tables.largest(name, each))},
+        "spectra": spectrum_part(measurement, spectrum),
         "densities": measure_tables.densities(densities) if densities else None,
         "outermost": measure_tables.outermost(densities) if densities else None,
         "density_panels": _density(densities, looks),
@@ -94,7 +87,24 @@ def _context(measurement: Measurement) -> dict[str, Any]:
     }
 
 
-def _of(measurement: Measurement, kind: type[Part]) -> dict[str, Part]:
+def spectrum_part(measurement: Measurement, plots: Sequence[Plot]) -> dict[str, Any] | None:
+    """What the page says of whole spectra, None where there are none; ``plots`` are those of ``spectrum_plots``."""
+    spectra = parts_of(measurement, Eigenvalues)
+    if not spectra:
+        return None
+    return {
+        "table": measure_tables.spectra(spectra),
+        "panels": [plot.panel for plot in plots],
+        "columns": len(plots) // len(spectra),
+        "middle": significant(max(map(measure_numbers.middle, spectra.values())), 1),
+        "all_above": all(each.noise_floor < measure_numbers.NEAR_ZERO for each in spectra.values()),
+        "floor_is_thin": all(map(_thin, spectra.values())),
+        "elsewhere": measure_tables.elsewhere(measurement, spectra),
+        "largest": {name: table for name, each in spectra.items() if (table := measure_tables.largest(name, each))},
+    }
+
+
+def parts_of(measurement: Measurement, kind: type[Part]) -> dict[str, Part]:
     """The parts of that kind that there are, by network."""
     return {
         name: part
@@ -121,8 +131,9 @@ def _skipped(measurement: Measurement, part: str) -> dict[str, str]:
     return {name: each.reason for name, each in found.items() if isinstance(each, Skipped)}
 
 
-def _spectrum(spectra: Mapping[str, Eigenvalues], looks: Looks) -> list[Panel]:
-    panels = []
+def spectrum_plots(spectra: Mapping[str, Eigenvalues], looks: Looks, label: str) -> list[Plot]:
+    """Both tails and the middle of each network; ``label`` begins the names of the figures."""
+    plots = []
     for name, figures in measure_plots.spectrum(spectra, looks).items():
         before = f"{name}: " if len(spectra) > 1 else ""
         values = spectra[name].eigenvalues
@@ -132,10 +143,11 @@ def _spectrum(spectra: Mapping[str, Eigenvalues], looks: Looks) -> list[Panel]:
             "right tail": f"up to the largest, {values[-1]:.4g}",
         }
         for (title, words), figure in zip(said.items(), figures, strict=True):
-            text = f"Histogram: eigenvalues of {name}, {title}, {words}."
-            label = f"spectrum-{list(looks).index(name)}-{title.replace(' ', '-')}"
-            panels += panel(f"{before}{title}", figure, label, text)
-    return panels
+            if figure:
+                text = f"Histogram: eigenvalues of {name}, {title}, {words}."
+                place = f"{label}-{list(looks).index(name)}-{title.replace(' ', '-')}"
+                plots.append(Plot(f"{before}{title}", figure, place, text))
+    return plots
 
 
 def _density(found: Mapping[str, Quadrature], looks: Looks) -> list[Panel]:
