@@ -16,26 +16,27 @@ from widevalley.experiments import summaries
 from widevalley.experiments.reproduced import Reproduced
 from widevalley.experiments.statistics import Interval, paired_interval
 from widevalley.experiments.summaries import Difference, Point
+from widevalley.experiments.tables import NOTHING
 from widevalley.experiments.unit_results import Result
 
 
 @dataclass(frozen=True)
 class Reported:
-    """Test errors in percent, with what they cost, as others report them; "" where they do not."""
+    """Test errors in percent, and what they cost, as others report them; a dash where they do not."""
 
-    text: str = ""
-    authors: str = ""
+    text: tuple[str, str] = (NOTHING, "")
+    authors: tuple[str, str] = (NOTHING, "")
 
 
 # By curve. ``text``: Sec. 5.2 of the version of the paper with ρ and fixed γ, in the paper's epochs; ``authors``: the
 # final version's table, mean ± standard deviation, in epochs of gradients.
 REPORTED = {
-    "mnistfc-authors": Reported(authors="1.37 ± 0.03, 120 epochs of gradients"),
-    "mnistfc-text": Reported(text="1.39 at epoch 22"),
-    "mnistfc-adam": Reported(text="1.39 at epoch 67", authors="1.39 ± 0.03, 100 epochs"),
-    "lenet-authors": Reported(authors="0.50 ± 0.01, 80 epochs of gradients"),
-    "lenet-text": Reported(text="0.48 around epoch 40"),
-    "lenet-adam": Reported(text="0.51 after epoch 100", authors="0.51 ± 0.01, 100 epochs"),
+    "mnistfc-authors": Reported(authors=("1.37 ± 0.03", "120 epochs")),
+    "mnistfc-text": Reported(text=("1.39", "at epoch 22")),
+    "mnistfc-adam": Reported(text=("1.39", "at epoch 67"), authors=("1.39 ± 0.03", "100 epochs")),
+    "lenet-authors": Reported(authors=("0.50 ± 0.01", "80 epochs")),
+    "lenet-text": Reported(text=("0.48", "around epoch 40")),
+    "lenet-adam": Reported(text=("0.51", "after epoch 100"), authors=("0.51 ± 0.01", "100 epochs")),
 }
 # What the text says of each figure: Secs. 1, 5.1, 5.2 and 6.
 CLAIMS = {

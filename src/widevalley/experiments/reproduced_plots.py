@@ -26,8 +26,10 @@ def curves(found: Sequence[Reproduced], looks: Mapping[str, Style], label: str) 
     drawn = []
     for axis, by in AXES.items():
         for measure in ("test_error", "train_loss"):
-            every = ((curve.curve.description, numbers.curve(curve, measure, axis)) for curve in found)
-            lines = {name: points for name, points in every if points}
+            every = {curve.curve.description: numbers.curve(curve, measure, axis) for curve in found}
+            # Before training all are equal, and so bad that the axis would show little else.
+            begun = {name: [point for point in points if point.x > 0] for name, points in every.items()}
+            lines = {name: points for name, points in begun.items() if points}
             lengths = [points[-1].x for points in lines.values()]
             log_x = bool(lengths) and max(lengths) > LONGER * min(lengths)
             said = plots.LABELS[measure]

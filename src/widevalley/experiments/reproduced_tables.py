@@ -17,42 +17,45 @@ from widevalley.experiments.unit_results import Result, Unit
 Environments = Sequence[Mapping[str, str]]
 
 
-def ends(curves: Sequence[Reproduced], base: Reproduced, environments: Environments) -> Table:
-    """A row a curve: the end of its runs beside ``base`` and what others report."""
+def errors(curves: Sequence[Reproduced], base: Reproduced, environments: Environments) -> Table:
+    """A row a curve: its test error beside that of ``base`` and what others report."""
 
     def row(curve: Reproduced) -> tuple[str, ...]:
         reported = REPORTED.get(curve.name, Reported())
         return (
             _seeds(curve),
-            *_costs(curve),
+            _costs(curve),
             _mean(curve, lambda result: result.test_error, 2),
             _against(curve, base, lambda result: result.test_error),
-            reported.text or NOTHING,
-            reported.authors or NOTHING,
+            _two_lines(*reported.text),
+            _two_lines(*reported.authors),
             _best(numbers.best(curve)),
-            _mean(curve, lambda result: result.test_loss),
-            _against(curve, base, lambda result: result.test_loss),
-            _mean(curve, lambda result: result.whole_train_loss),
             _numbered(curve, environments),
         )
 
-    heads: Heads = (
-        ("Setting", ""),
-        ("Seeds", ""),
-        ("Gradients", ""),
-        ("Epochs", "of gradients"),
-        ("Epochs", "the paper’s"),
-    )
-    heads += (("Test error", "%"), (f"Against {_said(base)}", "points"), ("The paper’s text", "%"))
+    heads: Heads = (("Setting", ""), ("Seeds", ""), ("Gradients", "of each"), ("Test error", "%"))
+    heads += ((f"Against {base.name}", "points, 95 % interval"), ("The paper’s text", "%"))
     heads += (("The authors’ final version", "%"), ("Lowest along the curve", "%, picked by the test set"))
-    heads += (
-        ("Test loss", ""),
-        (f"Against {_said(base)}", ""),
-        ("Training loss", "all 60,000 images"),
-        ("Made with", ""),
-    )
-    caption = "After the last gradient: mean ± standard deviation over seeds"
-    return Table(caption, heads, tuple((_said(curve), row(curve)) for curve in curves))
+    heads += (("Made with", ""),)
+    caption = "Test error after the last gradient: mean ± standard deviation over seeds"
+    return Table(caption, heads, tuple((_named(curve), row(curve)) for curve in curves))
+
+
+def losses(curves: Sequence[Reproduced], base: Reproduced) -> Table | None:
+    """A row a finished curve: its losses at the end."""
+
+    def row(curve: Reproduced) -> tuple[str, ...]:
+        return (
+            _mean(curve, lambda result: result.test_loss),
+            _against(curve, base, lambda result: result.test_loss),
+            _mean(curve, lambda result: result.whole_train_loss),
+            _mean(curve, lambda result: result.whole_train_error),
+        )
+
+    heads: Heads = (("Setting", ""), ("Test loss", ""), (f"Against {base.name}", "test loss, 95 % interval"))
+    heads += (("Training loss", "all 60,000 images"), ("Training error", "%, all 60,000 images"))
+    rows = tuple((_named(curve), row(curve)) for curve in curves if curve.finished)
+    return Table("Losses after the last gradient", heads, rows) if rows else None
 
 
 def ablations(curves: Sequence[Reproduced], environments: Environments) -> Table:
@@ -103,27 +106,22 @@ def reach(curves: Sequence[Reproduced], levels: Sequence[float]) -> Table | None
     def cell(found: Reached | None) -> str:
         if found is None:
             return NOTHING
-        gradients, epochs = f"{found.gradients:,.0f}", f"{found.gradients / EPOCH:.3g} epochs of gradients"
-        return _small(
-            '<div class="verdict">{} <small>{}</small> <small>{}</small></div>',
-            gradients, epochs, f"{found.paper_epochs:.3g} of the paper’s",
-        )  # fmt: skip
+        epochs = f"{found.gradients / EPOCH:.3g} or {found.paper_epochs:.3g} epochs"
+        return _two_lines(f"{found.gradients:,.0f}", epochs)
 
     heads = (("Setting", ""), *((f"{level:g}\N{NO-BREAK SPACE}%", "") for level in levels))
-    rows = [(_said(c), tuple(cell(numbers.first_below(c, level)) for level in levels)) for c in curves if c.finished]
+    rows = [(_named(c), tuple(cell(numbers.first_below(c, level)) for level in levels)) for c in curves if c.finished]
     return Table("Gradients until the mean test error was first as low as this", heads, tuple(rows)) if rows else None
 
 
-def _said(curve: Reproduced) -> str:
-    return curve.curve.description
-
-
 def _named(curve: Reproduced) -> str:
-    return _small("{} <small>{}</small>", curve.name, curve.curve.description)
+    return Markup("{} <small>{}</small>").format(curve.name, curve.curve.description)
 
 
-def _small(template: str, *texts: str) -> str:
-    return Markup(template).format(*texts)
+def _two_lines(first: str, small: str = "") -> str:
+    if not small:
+        return first
+    return Markup('<div class="verdict">{} <small>{}</small></div>').format(first, small)
 
 
 def _seeds(curve: Reproduced) -> str:
@@ -131,13 +129,14 @@ def _seeds(curve: Reproduced) -> str:
     return f"{len(curve.finished)} of {len(curve.curve.seeds)}" + (f", {lost} diverged" if lost else "")
 
 
-def _costs(curve: Reproduced) -> tuple[str, str, str]:
-    """Gradients of one seed, and in epochs of either kind."""
+def _costs(curve: Reproduced) -> str:
+    """Gradients of one seed, and what that is in epochs of either kind."""
     lasts = [result.last for _, result in curve.finished]
     if not lasts:
-        return NOTHING, NOTHING, NOTHING
+        return NOTHING
     last = lasts[0]
-    return f"{last.gradients:,}", f"{last.gradients / EPOCH:.4g}", f"{last.paper_epochs:.3g}"
+    epochs = f"{last.gradients / EPOCH:.4g} or {last.paper_epochs:.3g} epochs"
+    return _two_lines(f"{last.gradients:,}", epochs)
 
 
 def _mean(curve: Reproduced, figure: Callable[[Result], float], digits: int | None = None) -> str:
@@ -153,8 +152,7 @@ def _against(curve: Reproduced, base: Reproduced, figure: Callable[[Result], flo
 def _best(found: Reached | None) -> str:
     if found is None:
         return NOTHING
-    at = f"at {found.gradients:,.0f}"
-    return _small('<div class="verdict">{} <small>{}</small></div>', f"{found.error:.2f}", at)
+    return _two_lines(f"{found.error:.2f}", f"at {found.gradients:,.0f}")
 
 
 def _trial(trial: Trial) -> str:
@@ -165,7 +163,7 @@ def _trial(trial: Trial) -> str:
 
 def _tried(trial: Trial, chosen: bool) -> str:
     error = Markup("<strong>{}</strong>").format(_trial(trial)) if chosen else _trial(trial)
-    return _small('<div class="verdict">{} <small>{}</small></div>', error, f"at {trial.candidate.lr:.3g}")
+    return _two_lines(error, f"at {trial.candidate.lr:.3g}")
 
 
 def _numbered(curve: Reproduced, environments: Environments) -> str:

@@ -135,12 +135,13 @@ def _two_valleys(found: Reproduction) -> Section:
 
 
 def _curves(name: str, curves: Sequence[Reproduced], environments: reproduced_tables.Environments) -> Section:
-    # The noise as printed does not train at all: a line at 90 % would hide how the others differ.
+    # Lines far above, of runs that the noise as printed keeps from training, would hide how the others differ.
     shown = [curve for curve in curves if "-printed-" not in curve.name]
     looks = {curve.curve.description: drawing.style(place) for place, curve in enumerate(shown)}
     [adam] = [curve for curve in curves if curve.name.endswith("-adam") and curve in shown]
     parts = {
-        "ends": reproduced_tables.ends(curves, adam, environments),
+        "errors": reproduced_tables.errors(curves, adam, environments),
+        "losses": reproduced_tables.losses(curves, adam),
         "choices": reproduced_tables.choices(curves),
         "reach": reproduced_tables.reach(shown, numbers.LEVELS[name]),
     }

@@ -200,7 +200,8 @@ def _difference(comparison: Comparison, method: str, pairs: Sequence[tuple[Resul
 
 def difference_over_seeds(method: str, found: Sequence[float]) -> Difference:
     """Of differences paired by seed: the interval is over seeds alone, there is none for one seed."""
-    interval = paired_interval(np.array(found, dtype=np.float64)[:, None])
+    # Files have six digits. Rounding errors below them would look like scatter where all differences are equal.
+    interval = paired_interval(np.array([[round(difference, 9)] for difference in found]))
     return Difference(method, len(found), interval, "seeds" if math.isfinite(interval.low) else "")
 
 
