@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ from widevalley.experiments.measured import (
     Widths,
 )
 from widevalley.experiments.measurements import read
-from widevalley.experiments.rendering import Panel, Plot, panel, write_page
+from widevalley.experiments.rendering import Panel, panel, write_page
 from widevalley.experiments.tables import significant
 
 __all__ = ["write_measure_report"]
@@ -42,11 +42,10 @@ def write_measure_report(folder: Path) -> Path:
 
 def _context(measurement: Measurement) -> dict[str, Any]:
     looks = {name: drawing.style(place) for place, name in enumerate(measurement.networks)}
-    spectra, densities = parts_of(measurement, Eigenvalues), parts_of(measurement, Quadrature)
-    entropies, sharpnesses = parts_of(measurement, Entropy), parts_of(measurement, Sharpness)
-    surfaces = parts_of(measurement, Surroundings)
+    spectra, densities = _of(measurement, Eigenvalues), _of(measurement, Quadrature)
+    entropies, sharpnesses = _of(measurement, Entropy), _of(measurement, Sharpness)
+    surfaces = _of(measurement, Surroundings)
     widths = measurement.widths
-    spectrum = spectrum_plots(spectra, looks, "spectrum") if spectra else []
     return {
         "measurement": measurement,
         "names": list(looks),
@@ -58,7 +57,7 @@ def _context(measurement: Measurement) -> dict[str, Any]:
         "widths": measure_tables.widths(widths) if isinstance(widths, Widths) else None,
         "caveats": widths.caveats if isinstance(widths, Widths) else (),
         "widths_skipped": widths.reason if isinstance(widths, Skipped) else None,
-        "spectra": spectrum_part(measurement, spectrum),
+        "spectra": spectrum_part(measurement, looks, "spectrum") if spectra else None,
         "densities": measure_tables.densities(densities) if densities else None,
         "outermost": measure_tables.outermost(densities) if densities else None,
         "density_panels": _density(densities, looks),
@@ -87,15 +86,14 @@ def _context(measurement: Measurement) -> dict[str, Any]:
     }
 
 
-def spectrum_part(measurement: Measurement, plots: Sequence[Plot]) -> dict[str, Any] | None:
-    """What the page says of whole spectra, None where there are none; ``plots`` are those of ``spectrum_plots``."""
-    spectra = parts_of(measurement, Eigenvalues)
-    if not spectra:
-        return None
+def spectrum_part(measurement: Measurement, looks: Looks, label: str) -> dict[str, Any]:
+    """What a page says of whole spectra, of which there must be one; ``label`` begins the names of the figures."""
+    spectra = _of(measurement, Eigenvalues)
+    panels = _spectrum(spectra, looks, label)
     return {
         "table": measure_tables.spectra(spectra),
-        "panels": [plot.panel for plot in plots],
-        "columns": len(plots) // len(spectra),
+        "panels": panels,
+        "columns": len(panels) // len(spectra),
         "middle": significant(max(map(measure_numbers.middle, spectra.values())), 1),
         "all_above": all(each.noise_floor < measure_numbers.NEAR_ZERO for each in spectra.values()),
         "floor_is_thin": all(map(_thin, spectra.values())),
@@ -104,7 +102,7 @@ def spectrum_part(measurement: Measurement, plots: Sequence[Plot]) -> dict[str, 
     }
 
 
-def parts_of(measurement: Measurement, kind: type[Part]) -> dict[str, Part]:
+def _of(measurement: Measurement, kind: type[Part]) -> dict[str, Part]:
     """The parts of that kind that there are, by network."""
     return {
         name: part
@@ -131,9 +129,8 @@ def _skipped(measurement: Measurement, part: str) -> dict[str, str]:
     return {name: each.reason for name, each in found.items() if isinstance(each, Skipped)}
 
 
-def spectrum_plots(spectra: Mapping[str, Eigenvalues], looks: Looks, label: str) -> list[Plot]:
-    """Both tails and the middle of each network; ``label`` begins the names of the figures."""
-    plots = []
+def _spectrum(spectra: Mapping[str, Eigenvalues], looks: Looks, label: str) -> list[Panel]:
+    panels = []
     for name, figures in measure_plots.spectrum(spectra, looks).items():
         before = f"{name}: " if len(spectra) > 1 else ""
         values = spectra[name].eigenvalues
@@ -143,11 +140,10 @@ def spectrum_plots(spectra: Mapping[str, Eigenvalues], looks: Looks, label: str)
             "right tail": f"up to the largest, {values[-1]:.4g}",
         }
         for (title, words), figure in zip(said.items(), figures, strict=True):
-            if figure:
-                text = f"Histogram: eigenvalues of {name}, {title}, {words}."
-                place = f"{label}-{list(looks).index(name)}-{title.replace(' ', '-')}"
-                plots.append(Plot(f"{before}{title}", figure, place, text))
-    return plots
+            text = f"Histogram: eigenvalues of {name}, {title}, {words}."
+            place = f"{label}-{list(looks).index(name)}-{title.replace(' ', '-')}"
+            panels += panel(f"{before}{title}", figure, place, text)
+    return panels
 
 
 def _density(found: Mapping[str, Quadrature], looks: Looks) -> list[Panel]:

@@ -25,23 +25,9 @@ class Panel:
     svg: Markup
 
 
-@dataclass(frozen=True)
-class Plot:
-    """A figure with its heading; ``name`` and ``description`` as for ``drawing.svg``."""
-
-    title: str
-    figure: Figure
-    name: str
-    description: str
-
-    @property
-    def panel(self) -> Panel:
-        return Panel(self.title, Markup(drawing.svg(self.figure, self.name, self.description)))
-
-
 def panel(title: str, figure: Figure | None, name: str, description: str) -> list[Panel]:
-    """The figure as a panel, if there is one."""
-    return [Plot(title, figure, name, description).panel] if figure else []
+    """The figure as a panel, if there is one; ``name`` and ``description`` as for ``drawing.svg``."""
+    return [Panel(title, Markup(drawing.svg(figure, name, description)))] if figure else []
 
 
 def write_page(path: Path, template: str, context: Callable[[], Mapping[str, Any]]) -> Path:

@@ -14,9 +14,9 @@ from typing import Any
 
 from widevalley.experiments import drawing, measure_tables, reproduced_plots, reproduced_tables
 from widevalley.experiments import reproduced_numbers as numbers
-from widevalley.experiments.measure_report import parts_of, spectrum_part, spectrum_plots
-from widevalley.experiments.measured import Eigenvalues, Measurement
-from widevalley.experiments.rendering import Panel, Plot, write_page
+from widevalley.experiments.measure_report import spectrum_part
+from widevalley.experiments.measured import Measurement
+from widevalley.experiments.rendering import Panel, panel, write_page
 from widevalley.experiments.reproduced import Reproduced, Reproduction, Spectra, read
 from widevalley.experiments.sheet import sheet
 from widevalley.writing import PARTIAL, write
@@ -64,12 +64,10 @@ def write_reproduction(folder: Path) -> Path:
     Raises what ``reproduced.read`` raises. The same files give the same page.
     """
     found = read(folder)
+    sections: list[Section] = []
 
     def context() -> dict[str, Any]:
-        sections = _sections(found)
-        for section in sections:
-            if section.panels:
-                _write_figure(folder, section)
+        sections.extend(_sections(found))
         return {
             "sections": sections,
             "folder": folder.as_posix(),
@@ -77,14 +75,14 @@ def write_reproduction(folder: Path) -> Path:
             "environments": found.environments(),
         }
 
-    return write_page(folder / "reproduction.html", "reproduction.html.j2", context)
-
-
-def _write_figure(folder: Path, section: Section) -> None:
-    path = folder / "figures" / f"{section.name}.svg"
-    path.parent.mkdir(exist_ok=True)
-    drawn = sheet(section.panels, section.columns, section.looks, section.title)
-    write(path, drawn, partial=f".{os.getpid()}{PARTIAL}")
+    page = write_page(folder / "reproduction.html", "reproduction.html.j2", context)
+    for section in sections:
+        if section.panels:
+            path = folder / "figures" / f"{section.name}.svg"
+            path.parent.mkdir(exist_ok=True)
+            drawn = sheet(section.panels, section.columns, section.looks, section.title)
+            write(path, drawn, partial=f".{os.getpid()}{PARTIAL}")
+    return page
 
 
 def _sections(found: Reproduction) -> list[Section]:
@@ -105,10 +103,8 @@ def _spectra(name: str, found: Spectra) -> Section:
     merged = found.merged
     if merged is None:
         return Section(name, missing)
-    eigenvalues = parts_of(merged, Eigenvalues)
-    looks = {each: drawing.style(place) for place, each in enumerate(eigenvalues)}
-    part = spectrum_part(merged, spectrum_plots(eigenvalues, looks, name))
-    assert part is not None
+    looks = {each: drawing.style(place) for place, each in enumerate(merged.networks)}
+    part = spectrum_part(merged, looks, name)
     parts = {"spectrum": part, "positions": measure_tables.positions(merged), "samples": merged.samples}
     parts |= {"recipes": _recipes(merged)}
     return Section(name, missing, "spectra", part["panels"], part["columns"], parts=parts)
@@ -130,8 +126,8 @@ def _two_valleys(found: Reproduction) -> Section:
     if record is None:
         return Section("fig2", ["all of it"])
     figures = importlib.import_module("widevalley.experiments.two_valleys_plots").figures(record)
-    plots = [Plot(title, figure, f"fig2-{place}", text) for place, (title, figure, text) in enumerate(figures)]
-    return Section("fig2", [], "", [plot.panel for plot in plots])
+    panels = [panel(title, figure, f"fig2-{place}", text) for place, (title, figure, text) in enumerate(figures)]
+    return Section("fig2", [], "", [each for found in panels for each in found])
 
 
 def _curves(name: str, curves: Sequence[Reproduced], environments: reproduced_tables.Environments) -> Section:
@@ -145,14 +141,13 @@ def _curves(name: str, curves: Sequence[Reproduced], environments: reproduced_ta
         "choices": reproduced_tables.choices(curves),
         "reach": reproduced_tables.reach(shown, numbers.LEVELS[name]),
     }
-    panels = [plot.panel for plot in reproduced_plots.curves(shown, looks, name)]
+    panels = reproduced_plots.curves(shown, looks, name)
     return Section(name, _missing(curves), "curves", panels, looks=looks, parts=parts)
 
 
 def _ablations(curves: Sequence[Reproduced], environments: reproduced_tables.Environments) -> Section:
     parts = {"ablations": reproduced_tables.ablations(curves, environments)}
-    panels = [plot.panel for plot in reproduced_plots.ablations(curves)]
-    return Section("table", _missing(curves), "ablations", panels, parts=parts)
+    return Section("table", _missing(curves), "ablations", reproduced_plots.ablations(curves), parts=parts)
 
 
 def _missing(curves: Sequence[Reproduced]) -> list[str]:

@@ -34,7 +34,7 @@ def sheet(panels: Sequence[Panel], columns: int, looks: Mapping[str, Style], des
             place_at = f'x="{x:g}" y="{y + HEADING:g}" width="{wide:g}" height="{high:g}"'
             parts.append(_plain(panels[place].svg).replace("<svg ", f"<svg {place_at} ", 1))
         y += HEADING + GAP + max(sizes[place][1] for place in row)
-    box = f'width="{width:g}" height="{y:g}" viewBox="0 0 {width:g} {y:g}"'
+    box = f'width="{width:g}pt" height="{y:g}pt" viewBox="0 0 {width:g} {y:g}"'
     opening = f'<svg xmlns="http://www.w3.org/2000/svg" {box} role="img" aria-label="{html.escape(description)}">'
     return "\n".join([opening, '<rect width="100%" height="100%" fill="#fff"/>', *parts, "</svg>", ""])
 
