@@ -89,6 +89,14 @@ def test_a_run_of_older_form_among_newer_ones_leaves_the_interval_over_seeds(com
     assert difference.over == "seeds"
 
 
+def test_equal_differences_are_no_scatter_however_they_round():
+    """2.33 − 2.13 and 2.43 − 2.23 differ in the last bit."""
+    found = summaries.difference_over_seeds("a", [2.33 - 2.13, 2.43 - 2.23, 2.53 - 2.33])
+    assert found.interval.mean == pytest.approx(0.2)
+    assert (found.over, found.verdict) == ("", "not decidable")
+    assert summaries.difference_over_seeds("a", [0.2, 0.21]).over == "seeds"
+
+
 def test_an_example_that_there_is_not_is_named(complete):
     with_wrong(complete, {"entropy-sgd": [{1: 1}, {2: 1}, {400: 1}], "sgd": [{4: 1}, {5: 1}, {7: 1}]})
     with pytest.raises(ValueError, match=r"example 400 of 400.*another comparison"):

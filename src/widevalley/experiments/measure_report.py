@@ -46,7 +46,6 @@ def _context(measurement: Measurement) -> dict[str, Any]:
     entropies, sharpnesses = _of(measurement, Entropy), _of(measurement, Sharpness)
     surfaces = _of(measurement, Surroundings)
     widths = measurement.widths
-    spectrum = _spectrum(spectra, looks) if spectra else []
     return {
         "measurement": measurement,
         "names": list(looks),
@@ -58,14 +57,7 @@ def _context(measurement: Measurement) -> dict[str, Any]:
         "widths": measure_tables.widths(widths) if isinstance(widths, Widths) else None,
         "caveats": widths.caveats if isinstance(widths, Widths) else (),
         "widths_skipped": widths.reason if isinstance(widths, Skipped) else None,
-        "spectra": measure_tables.spectra(spectra) if spectra else None,
-        "spectrum_panels": spectrum,
-        "spectrum_columns": len(spectrum) // max(len(spectra), 1),
-        "spectrum_middle": significant(max(map(measure_numbers.middle, spectra.values())), 1) if spectra else "",
-        "all_above": all(each.noise_floor < measure_numbers.NEAR_ZERO for each in spectra.values()),
-        "floor_is_thin": bool(spectra) and all(map(_thin, spectra.values())),
-        "elsewhere": measure_tables.elsewhere(measurement, spectra),
-        "largest": {name: table for name, each in spectra.items() if (table := measure_tables.largest(name, each))},
+        "spectra": spectrum_part(measurement, looks, "spectrum") if spectra else None,
         "densities": measure_tables.densities(densities) if densities else None,
         "outermost": measure_tables.outermost(densities) if densities else None,
         "density_panels": _density(densities, looks),
@@ -91,6 +83,22 @@ def _context(measurement: Measurement) -> dict[str, Any]:
         "lines_to": [name for each in surfaces.values() for name in each.to],
         "seconds": measure_tables.seconds(measurement),
         "spectrum_seconds": measure_tables.spectrum_seconds(spectra) if spectra else None,
+    }
+
+
+def spectrum_part(measurement: Measurement, looks: Looks, label: str) -> dict[str, Any]:
+    """What a page says of whole spectra, of which there must be one; ``label`` begins the names of the figures."""
+    spectra = _of(measurement, Eigenvalues)
+    panels = _spectrum(spectra, looks, label)
+    return {
+        "table": measure_tables.spectra(spectra),
+        "panels": panels,
+        "columns": len(panels) // len(spectra),
+        "middle": significant(max(map(measure_numbers.middle, spectra.values())), 1),
+        "all_above": all(each.noise_floor < measure_numbers.NEAR_ZERO for each in spectra.values()),
+        "floor_is_thin": all(map(_thin, spectra.values())),
+        "elsewhere": measure_tables.elsewhere(measurement, spectra),
+        "largest": {name: table for name, each in spectra.items() if (table := measure_tables.largest(name, each))},
     }
 
 
@@ -121,7 +129,7 @@ def _skipped(measurement: Measurement, part: str) -> dict[str, str]:
     return {name: each.reason for name, each in found.items() if isinstance(each, Skipped)}
 
 
-def _spectrum(spectra: Mapping[str, Eigenvalues], looks: Looks) -> list[Panel]:
+def _spectrum(spectra: Mapping[str, Eigenvalues], looks: Looks, label: str) -> list[Panel]:
     panels = []
     for name, figures in measure_plots.spectrum(spectra, looks).items():
         before = f"{name}: " if len(spectra) > 1 else ""
@@ -133,8 +141,8 @@ def _spectrum(spectra: Mapping[str, Eigenvalues], looks: Looks) -> list[Panel]:
         }
         for (title, words), figure in zip(said.items(), figures, strict=True):
             text = f"Histogram: eigenvalues of {name}, {title}, {words}."
-            label = f"spectrum-{list(looks).index(name)}-{title.replace(' ', '-')}"
-            panels += panel(f"{before}{title}", figure, label, text)
+            place = f"{label}-{list(looks).index(name)}-{title.replace(' ', '-')}"
+            panels += panel(f"{before}{title}", figure, place, text)
     return panels
 
 

@@ -7,21 +7,25 @@ are the same in every figure; the page draws the legend.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from widevalley.experiments import drawing, summaries
 from widevalley.experiments.drawing import GRID, PAGE, TEXT, Style, empty, line, logarithmic
 from widevalley.experiments.results import Comparison
+from widevalley.experiments.statistics import Interval
 from widevalley.experiments.summaries import Difference, Point
 from widevalley.experiments.width_ratios import WidthRatio
 
 LABELS = {
     "gradients": "gradients",
+    "epochs": "epochs of gradients",
     "paper_epochs": "the paper's epochs (outer updates)",
     "validation_error": "validation error (%)",
+    "test_error": "test error (%)",
     "train_loss": "training loss",
     "seconds": "seconds of training",
     "displacement": "displacement ‖x′ − x‖",
@@ -34,25 +38,28 @@ def style(comparison: Comparison, method: str) -> Style:
     return drawing.style(comparison.methods.index(method))
 
 
+def _looks(comparison: Comparison) -> dict[str, Style]:
+    return {method: style(comparison, method) for method in comparison.methods}
+
+
 def curves(comparison: Comparison, measure: str, axis: str) -> Figure | None:
     """``measure`` against ``axis`` (names of fields of ``Measurement``), or None while there is nothing to draw.
 
     The paper's epochs are on a logarithmic axis, or the nested methods would be a line along its left edge.
     """
-    return _lines(
+    return lines(
         {method: summaries.curve(comparison, method, measure, axis) for method in comparison.methods},
-        comparison,
+        _looks(comparison),
         labels=(LABELS[axis], LABELS[measure]),
         log_x=axis == "paper_epochs",
-        markers=False,
     )
 
 
 def rises(comparison: Comparison) -> Figure | None:
     """Rise of the training loss against perturbation size, or None while there is nothing to draw."""
-    return _lines(
+    return lines(
         {method: summaries.rise(comparison, method) for method in comparison.methods},
-        comparison,
+        _looks(comparison),
         labels=("relative size of the perturbation", "rise of the training loss"),
         log_x=True,
         markers=True,
@@ -90,9 +97,9 @@ def tuning(comparison: Comparison) -> Figure | None:
 
 def trials(comparison: Comparison) -> Figure | None:
     """Expected best validation error by number of learning rates tried; None while there is nothing to draw."""
-    figure = _lines(
+    figure = lines(
         {method: summaries.trials(comparison, method) for method in comparison.methods},
-        comparison,
+        _looks(comparison),
         labels=("learning rates tried", f"best {LABELS['validation_error']}"),
         log_x=False,
         markers=True,
@@ -102,24 +109,16 @@ def trials(comparison: Comparison) -> Figure | None:
     return figure
 
 
-def differences(comparison: Comparison, found: Mapping[str, Difference]) -> Figure | None:
-    """Each method's difference to the baseline with its interval, a line a method; None if there is no interval."""
-    shown = [difference for difference in found.values() if difference.over]
+def differences(found: Iterable[Difference], looks: Mapping[str, Style], base: str) -> Figure | None:
+    """Each difference to ``base`` with its interval, a line a method; None if there is no interval."""
+    shown = [difference for difference in found if difference.over]
     if not shown:
         return None
-    figure, axes = empty((f"test error minus that of {summaries.baseline(comparison)} (points)", ""))
-    # Narrow, so that the names keep a readable size on a phone.
-    figure.set_size_inches(3.9, 0.8 + 0.27 * len(shown))
+    figure, axes = empty((f"test error minus that of {base} (points)", ""))
     axes.axvline(0, color=TEXT, linewidth=1.2, zorder=2)
     for place, difference in enumerate(shown):
-        look, interval = style(comparison, difference.method), difference.interval
-        axes.hlines([place], [interval.low], [interval.high], color=look.colour, linewidth=2.4, zorder=3)
-        axes.plot([interval.mean], [place], look.marker, color=look.colour, ms=7, mec=PAGE, mew=0.6, zorder=4)
-    axes.set_yticks(range(len(shown)), [difference.method for difference in shown])
-    axes.set_ylim(len(shown) - 0.5, -0.5)
-    axes.grid(visible=False, axis="y")
-    axes.spines["left"].set_visible(False)
-    axes.tick_params(axis="y", length=0)
+        interval_line(axes, difference.interval, place, looks[difference.method])
+    named_rows(figure, axes, [difference.method for difference in shown])
     return figure
 
 
@@ -161,18 +160,39 @@ def width_ratios(comparison: Comparison, found: Mapping[str, Sequence[WidthRatio
     return figure
 
 
-def _lines(
-    points: dict[str, list[Point]], comparison: Comparison, labels: tuple[str, str], log_x: bool, markers: bool
+def interval_line(axes: Axes, interval: Interval, y: float, look: Style) -> None:
+    """A mean, and its interval where there is one."""
+    axes.hlines([y], [interval.low], [interval.high], color=look.colour, linewidth=2.4, zorder=3)
+    axes.plot([interval.mean], [y], look.marker, color=look.colour, ms=7, mec=PAGE, mew=0.6, zorder=4)
+
+
+def named_rows(figure: Figure, axes: Axes, names: Sequence[str]) -> None:
+    """A row for each name, the first on top, in a figure as high as they need."""
+    # Narrow, so that the names keep a readable size on a phone.
+    figure.set_size_inches(3.9, 0.8 + 0.27 * len(names))
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+
+
+def lines(
+    points: Mapping[str, Sequence[Point]],
+    looks: Mapping[str, Style],
+    labels: tuple[str, str],
+    log_x: bool,
+    markers: bool = False,
 ) -> Figure | None:
-    """Mean lines with bands. The y axis is logarithmic: its values span decades."""
+    """Mean lines with bands, None where there is no point. The y axis is logarithmic: its values span decades."""
     if not any(points.values()):
         return None
     figure, axes = empty(labels)
     drawn: list[Point] = []
     # Bands and markers of many methods lie on top of one another and would hide the lines.
     few = len(points) <= 5
-    for method, found in points.items():
-        look = style(comparison, method)
+    for name, found in points.items():
+        look = looks[name]
         # An x of 0 has no place on a logarithmic axis.
         shown = [point for point in found if not log_x or point.x > 0]
         xs = [point.x for point in shown]

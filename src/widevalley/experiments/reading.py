@@ -11,7 +11,7 @@ from typing import Any
 
 Record = Mapping[str, Any]
 
-REMEDY = "the file is damaged: move it away, and go on by the same command with --resume"
+REMEDY = "the file is damaged: move it away, and go on by the same command (with --resume, where it has that)"
 
 
 class ResultsError(ValueError):

@@ -131,8 +131,9 @@ def _at_edge(comparison: Comparison, method: str) -> bool:
 def _differences(comparison: Comparison, found: Mapping[str, Difference]) -> list[Panel]:
     said = [f"{d.method} {d.verdict}, {' from '.join(tables.points(d))}" for d in found.values() if d.over]
     description = f"Points and intervals: difference of test error. {'; '.join(said)}."
-    title = f"Test error against {summaries.baseline(comparison)}"
-    return panel(title, plots.differences(comparison, found), "differences", description)
+    base, looks = summaries.baseline(comparison), {name: plots.style(comparison, name) for name in found}
+    figure = plots.differences(found.values(), looks, base)
+    return panel(f"Test error against {base}", figure, "differences", description)
 
 
 def _width_ratios(comparison: Comparison, found: Mapping[str, tuple[WidthRatio, ...]]) -> list[Panel]:

@@ -60,7 +60,8 @@ def paired_interval(differences: NDArray[np.float64]) -> Interval:
         values = by_example if seeds == 1 else by_seed
         freedom = float(len(values) - 1)
         variance = float(values.var(ddof=1)) / len(values) if freedom else math.nan
-        if examples == 1 and variance == 0:
+        # Not by the variance: the mean of equal numbers may be off in its last bit.
+        if examples == 1 and values.min() == values.max():
             variance = math.nan
     else:
         ms_seed = examples * float(by_seed.var(ddof=1))

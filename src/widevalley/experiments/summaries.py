@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from widevalley.experiments.results import Comparison, Measurement, Result
+from widevalley.experiments.results import Comparison, Measurement, Result, Unit
 from widevalley.experiments.statistics import Interval, expected_minimum, paired_interval
 
 
@@ -28,18 +28,25 @@ class Point:
 
 
 def curve(comparison: Comparison, method: str, measure: str, axis: str) -> list[Point]:
-    """Mean and range over the finished seeds of a method, at each count of gradients that all of them looked at.
+    """Mean and range over the finished seeds of a method, as ``over_seeds``."""
+    units = [unit for unit, _ in comparison.finished(method)]
+    return over_seeds(units, measure, axis, lambda ys: (min(ys), max(ys)))
+
+
+def over_seeds(
+    units: Sequence[Unit], measure: str, axis: str, band: Callable[[Sequence[float]], tuple[float, float]]
+) -> list[Point]:
+    """Mean and band over runs, at each count of gradients that all of them looked at.
 
     ``measure`` and ``axis`` name fields of ``Measurement``; where a run has no such value there is no point.
     """
-    units = [unit for unit, _ in comparison.finished(method)]
     looks = [{look.gradients: look for look in unit.evaluations} for unit in units]
     points = []
     for count in sorted(set.intersection(*(set(look) for look in looks))) if looks else ():
         xs = [float(getattr(look[count], axis)) for look in looks]
         ys = [float(getattr(look[count], measure)) for look in looks]
         if not any(map(math.isnan, (*xs, *ys))):
-            points.append(Point(statistics.fmean(xs), statistics.fmean(ys), min(ys), max(ys)))
+            points.append(Point(statistics.fmean(xs), statistics.fmean(ys), *band(ys)))
     return points
 
 
@@ -134,10 +141,10 @@ def gradients_to(comparison: Comparison, method: str, level: float) -> list[floa
 
 @dataclass(frozen=True)
 class Difference:
-    """Test error of a method less the baseline's, in percentage points, over the ``pairs`` seeds that both finished.
+    """A figure of a method less the baseline's over the ``pairs`` seeds that both finished.
 
-    ``over`` says what the interval generalises to: "seeds and test examples", "seeds", "test examples", or "" where
-    there is no interval.
+    As a rule test error, in percentage points. ``over`` says what the interval generalises to: "seeds and test
+    examples", "seeds", "test examples", or "" where there is no interval.
     """
 
     method: str
@@ -187,10 +194,15 @@ def _difference(comparison: Comparison, method: str, pairs: Sequence[tuple[Resul
         # A column for each example; the mean over examples is in points of the error over targets.
         interval = paired_interval(wrong * (100 * comparison.test_size / comparison.test_targets))
         over = "seeds and test examples" if len(pairs) > 1 else "test examples"
-    else:
-        points = np.array([[ours.test_error - theirs.test_error] for ours, theirs in pairs])
-        interval, over = paired_interval(points), "seeds"
-    return Difference(method, len(pairs), interval, over if math.isfinite(interval.low) else "")
+        return Difference(method, len(pairs), interval, over if math.isfinite(interval.low) else "")
+    return difference_over_seeds(method, [ours.test_error - theirs.test_error for ours, theirs in pairs])
+
+
+def difference_over_seeds(method: str, found: Sequence[float]) -> Difference:
+    """Of differences paired by seed: the interval is over seeds alone, there is none for one seed."""
+    # Files have six digits. Rounding errors below them would look like scatter where all differences are equal.
+    interval = paired_interval(np.array([[round(difference, 9)] for difference in found]))
+    return Difference(method, len(found), interval, "seeds" if math.isfinite(interval.low) else "")
 
 
 def _wrong(comparison: Comparison, results: Sequence[Result]) -> NDArray[np.float64]:

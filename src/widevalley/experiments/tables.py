@@ -108,11 +108,16 @@ def results(comparison: Comparison, found: Mapping[str, Difference]) -> Table:
 def _against(comparison: Comparison, method: str, difference: Difference | None) -> str:
     if method == summaries.baseline(comparison):
         return Markup("<small>the baseline</small>")
+    return verdict(difference, len(comparison.seeds))
+
+
+def verdict(difference: Difference | None, seeds: int) -> str:
+    """With the difference and its interval below, and over how many seeds where these are not all of ``seeds``."""
     if difference is None:
         return NOTHING
     mean, ends = points(difference)
     said = f"({ends})" if difference.over else "(no interval)"
-    if difference.pairs < len(comparison.seeds):
+    if difference.pairs < seeds:
         said += f", {difference.pairs} seed{'' if difference.pairs == 1 else 's'}"
     return Markup('<div class="verdict"><strong>{}</strong> <small>{} <span>{}</span></small></div>').format(
         difference.verdict, mean, said

@@ -1,0 +1,180 @@
+"""The page of a reproduction, whole and with parts missing, and the figures beside it."""
+
+import json
+import re
+import sys
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import matplotlib
+import pytest
+import synthetic_reproduction as synthetic
+from browser import DARK, LIGHT, assert_well_drawn, look, needs_browser
+from matplotlib.figure import Figure
+from page import Page, figures
+from synthetic_reproduction import EVERY
+
+from widevalley.experiments.reproduction_report import write_reproduction
+
+PANELS = {
+    "fig1-figure": 12,
+    "fig3a-figure": 9,
+    "fig3b-figure": 6,
+    "fig4a-figure": 4,
+    "fig4b-figure": 4,
+    "table-figure": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = synthetic.write(tmp_path_factory.mktemp("whole"))
+    write_reproduction(folder)
+    return folder
+
+
+def text_of(folder):
+    return write_reproduction(folder).read_text(encoding="utf-8")
+
+
+def read(folder):
+    return (folder / "reproduction.html").read_text(encoding="utf-8")
+
+
+def words(text):
+    return re.sub(r"\s+", " ", Page(text).text)
+
+
+def test_figures_and_tables(whole):
+    text = read(whole)
+    page = Page(text)
+    assert figures(text) == PANELS
+    assert page.tags.count("caption") == page.tags.count("table") == len(page.tables)
+    for leftover in ("#fe00", "#fd00", "Nothing has been run"):
+        assert leftover not in text
+    assert page.tables["Table of spectra of fig1"]["adam-seed0"][2] == "25.00"
+    assert (
+        page.tables["Table of results of fig4b"]["lenet-text Entropy-SGD, the text's settings, T = 1e-8"][0] == "1 of 1"
+    )
+    # Fig. 2 alone has not been written.
+    assert page.text.count("Not all is there.") == 1
+    assert f"widevalley reproduce fig2 --out {whole.as_posix()}" in words(text)
+
+
+def test_the_page_stands_alone(whole):
+    text = read(whole)
+    page = Page(text)
+    assert not {"script", "link", "img", "iframe", "object", "embed", "image"} & set(page.tags)
+    assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"|http-equiv', "", text)
+    ids = [value for _, name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    targets = [value[1:] for _, name, value in page.attributes if name in ("href", "xlink:href")]
+    targets += [found for _, _, value in page.attributes for found in re.findall(r"url\(#([^)]*)\)", value or "")]
+    assert set(targets) <= set(ids)
+
+
+def test_the_figures_stand_alone_too(whole):
+    paths = sorted((whole / "figures").iterdir())
+    assert [path.name for path in paths] == [f"{name.removesuffix('-figure')}.svg" for name in sorted(PANELS)]
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        root = ElementTree.fromstring(text)
+        panels = root.findall("{http://www.w3.org/2000/svg}svg")
+        assert len(panels) == PANELS[f"{path.stem}-figure"]
+        assert "var(" not in text
+        assert "currentColor" not in text
+        width, height = (float(root.get(side).removesuffix("pt")) for side in ("width", "height"))
+        for panel in panels:
+            x, y, wide, high = (float(panel.get(key)) for key in ("x", "y", "width", "height"))
+            assert 0 < x < x + wide < width
+            assert 0 < y < y + high < height
+    legend = ElementTree.parse(whole / "figures" / "fig4a.svg").getroot().findall("{http://www.w3.org/2000/svg}text")
+    said = [text.text for text in legend]
+    assert said[:3] == [EVERY[f"mnistfc-{name}"].description for name in ("authors", "adam", "text")]
+    assert said[3] == "Test error (%), by epochs of gradients"
+
+
+def test_the_noise_as_printed_is_in_the_table_and_not_in_the_figure(whole):
+    drawn = (whole / "figures" / "fig4a.svg").read_text(encoding="utf-8")
+    assert "T = 1e-8" in drawn
+    assert "T = 2" not in drawn
+    assert "The text as printed, T = 2" in words(read(whole))
+
+
+def test_the_same_files_give_the_same_page(whole):
+    before, figure = read(whole), (whole / "figures" / "table.svg").read_bytes()
+    with matplotlib.rc_context({"font.size": 30, "axes.grid": True}):
+        assert text_of(whole) == before
+    assert (whole / "figures" / "table.svg").read_bytes() == figure
+    assert {path.name for path in whole.iterdir()} == {"figures", "reproduction.html", "spectra", "units"}
+
+
+def test_an_empty_folder(tmp_path):
+    text = text_of(tmp_path)
+    assert set(figures(text).values()) == {0}
+    said = words(text)
+    assert "Nothing has been run yet." in said
+    for name in ("fig1", "fig2", "fig3a", "fig3b", "fig4a", "fig4b", "table"):
+        assert f"widevalley reproduce {name} --out {tmp_path.as_posix()} runs what is missing" in said
+    assert not (tmp_path / "figures").exists()
+
+
+def test_one_seed_of_one_curve(tmp_path):
+    synthetic.running(tmp_path, EVERY["lenet-adam"], seeds=(2,))
+    text = text_of(tmp_path)
+    assert figures(text)["fig4b-figure"] == 4
+    assert figures(text)["fig4a-figure"] == 0
+    assert "lenet-adam: seed 0, 1, 3, 4" in words(text)
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["fig4b.svg"]
+
+
+def test_a_variant_alone_has_a_test_error_and_no_difference(tmp_path):
+    synthetic.choosing(tmp_path, EVERY["L5"])
+    synthetic.running(tmp_path, EVERY["L5"])
+    assert figures(text_of(tmp_path))["table-figure"] == 1
+
+
+def test_runs_made_elsewhere_are_told_apart(tmp_path):
+    synthetic.running(tmp_path, EVERY["mnistfc-adam"], seeds=(0, 1))
+    path = tmp_path / "units" / "curve-mnistfc-adam-lr0.001-seed1.jsonl"
+    path.write_text(path.read_text().replace("2.11.0", "2.12.0"))
+    page = Page(text_of(tmp_path))
+    assert page.tables["Table of results of fig4a"]["mnistfc-adam Adam"][-1] == "1, 2"
+    assert page.tags.count("li") >= 2
+    assert "torch 2.12.0" in page.text
+
+
+def test_two_valleys_are_drawn_by_their_own_module(tmp_path, monkeypatch):
+    def drawn(record):
+        figure = Figure(figsize=(4, 3))
+        figure.add_subplot().plot(record["x"])
+        return [("The landscape", figure, "A line.")]
+
+    monkeypatch.setitem(sys.modules, "widevalley.experiments.two_valleys_plots", SimpleNamespace(figures=drawn))
+    (tmp_path / "measurements").mkdir()
+    (tmp_path / "measurements" / "two-valleys.json").write_text(json.dumps({"x": [1, 2]}))
+    text = text_of(tmp_path)
+    assert figures(text)["fig2-figure"] == 1
+    assert "reproduce fig2" not in text
+    assert (tmp_path / "figures" / "fig2.svg").exists()
+
+
+def test_text_is_escaped(tmp_path):
+    path = synthetic.spectrum(tmp_path, "fig3b-adam")
+    record = json.loads(path.read_text())
+    record["samples"] = "a <b>& $x$"
+    record["networks"]["network"]["configuration"]["task"] = "<script>x</script>"
+    path.write_text(json.dumps(record))
+    text = text_of(tmp_path)
+    assert "<script>" not in text
+    assert "a <b>& $x$" in Page(text).text
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", [LIGHT, DARK])
+def test_the_page_is_drawn_without_a_complaint(whole, width, scheme):
+    seen = look(whole / "reproduction.html", width, scheme)
+    assert seen.messages == []
+    assert {name: len(plots) for name, *plots in seen.figures} == PANELS
+    assert_well_drawn(seen, width, scheme)
