@@ -119,7 +119,7 @@ OWN_MISTAKES = SimpleNamespace(
         (["train", "digits", "--set", "gamma=x+1"], "not a number"),
         (["train", "digits", "--set", "gamma=-1"], "gamma=-1"),
         (["train", "digits", "--set", "lr=1"], "an option of its own, --lr"),
-        (["report", "nowhere"], "holds no comparison and no measurement"),
+        (["report", "nowhere"], "holds no results"),
     ],
 )
 def test_wrong_words_are_answered_with_the_right_ones(

@@ -35,15 +35,19 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="A folder that compare or measure wrote.")]) -> None:
+def report(folder: Annotated[Path, typer.Argument(help="A folder that compare, measure or reproduce wrote.")]) -> None:
     """Draw the page again from the results in a folder, finished or not."""
     from widevalley.experiments.measure_report import write_measure_report
     from widevalley.experiments.report import write_report
+    from widevalley.experiments.reproduction_report import write_reproduction
 
     pages = {"comparison.json": write_report, "measurement.json": write_measure_report}
     found = [write for name, write in pages.items() if (folder / name).exists()]
+    # A comparison has units too, and a plan beside them.
+    if not found and any((folder / name).is_dir() for name in ("units", "spectra")):
+        found = [write_reproduction]
     if not found:
-        refuse(f"{folder} holds no comparison and no measurement: give a folder that compare or measure wrote.")
+        refuse(f"{folder} holds no results: give a folder that compare, measure or reproduce wrote.")
     try:
         for write in found:
             typer.echo(f"Report: {write(folder)}")

@@ -42,6 +42,7 @@ def reproduce(
     """
     from widevalley.experiments.data import DataError
     from widevalley.experiments.reproduce import Reproduction
+    from widevalley.experiments.reproduction_report import write_reproduction
     from widevalley.progress import Narrator
     from widevalley.stopping import Stopping
 
@@ -59,8 +60,10 @@ def reproduce(
             return
         try:
             work.run()
+            page = write_reproduction(out)
         except (DataError, RuntimeError) as error:
             refuse(str(error))
+    typer.echo(f"Report: {page}")
 
 
 def _costs(work: Reproduction) -> str:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from widevalley.experiments import measurements, train
-from widevalley.experiments.ablations import ABLATIONS
+from widevalley.experiments import measurements, reproduce, train
 from widevalley.experiments.measured import Eigenvalues, Measurement
-from widevalley.experiments.paper import FIG4A, FIG4B, Candidate, Curve
+from widevalley.experiments.minima import MINIMA
+from widevalley.experiments.paper import Candidate, Curve
 from widevalley.experiments.reading import REMEDY, Record, ResultsError, parsed, text
 from widevalley.experiments.rendering import distinct
 from widevalley.experiments.reproduce import choose
@@ -24,9 +24,8 @@ from widevalley.experiments.unit_results import Result, Unit, read_unit
 
 # Networks whose whole spectrum a figure shows, in its order.
 SPECTRA: Mapping[str, tuple[str, ...]] = {
-    "fig1": ("adam-seed0", "adam-seed1", "initial", "entropy-sgd"),
-    "fig3a": ("sgd", "initial", "entropy-sgd"),
-    "fig3b": ("adam", "initial"),
+    figure: tuple(each.name.removeprefix(f"{figure}-") for each in MINIMA if each.figure == figure)
+    for figure in reproduce.SPECTRA
 }
 
 
@@ -131,11 +130,7 @@ def read(folder: Path) -> Reproduction:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; name one that `widevalley reproduce` has written")
     return Reproduction(
-        {
-            "fig4a": _curves(folder, FIG4A),
-            "fig4b": _curves(folder, FIG4B),
-            "table": _curves(folder, ABLATIONS),
-        },
+        {name: _curves(folder, curves) for name, curves in reproduce.CURVES.items()},
         {figure: _spectra(folder, figure, names) for figure, names in SPECTRA.items()},
         {path.stem: parsed(text(path), f"{path}") for path in sorted((folder / "measurements").glob("*.json"))},
     )
