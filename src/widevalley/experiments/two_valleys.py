@@ -190,7 +190,7 @@ def walks() -> list[Walk]:
     langevin = math.hypot(NOISE, math.sqrt(2 / LR))
 
     def entropy_sgd(name: str, description: str, gamma: float, temperature: float) -> Walk:
-        # A uniform average over the last half of the chain or so.
+        # μ looks back over half a chain.
         settings: dict[str, Any] = {
             "gamma": gamma,
             "temperature": temperature,
