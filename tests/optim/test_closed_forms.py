@@ -10,12 +10,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.integrate import quad
 from scipy.linalg import solve_discrete_lyapunov
 from scipy.optimize import minimize_scalar
 from torch import nn
 
 from widevalley import EntropySGD, NestedOptimizer
+from widevalley.experiments import two_valleys
 
 CHAINS = 20_000
 
@@ -190,60 +190,19 @@ def test_smoothed_hessian(pull, rho):
     torch.testing.assert_close(torch.linalg.eigvalsh(smoothed), scale * expected, rtol=1e-9, atol=1e-9)
 
 
-class TwoWells:
-    """Fig. 2 in one dimension: f = −log of a heavy wide Gaussian at −1 and a light sharp one at ½, sharp deeper.
-
-    exp(−f) convolved with a Gaussian of variance 1/γ is again two Gaussians, so F has a closed form as well.
-    """
-
-    weights, means, deviations = (0.8, 0.2), (-1.0, 0.5), (0.6, 0.1)
-
-    def density(self, x, gamma=math.inf):
-        total = 0.0
-        for w, m, s in zip(self.weights, self.means, self.deviations, strict=True):
-            variance = s**2 + 1 / gamma
-            total = total + w * np.exp(-((x - m) ** 2) / (2 * variance)) / math.sqrt(2 * math.pi * variance)
-        return total
-
-    def f(self, x):
-        return -np.log(self.density(x))
-
-    def gradient(self, x: torch.Tensor) -> torch.Tensor:
-        parts = torch.stack(
-            [
-                w * torch.exp(-((x - m) ** 2) / (2 * s**2)) / s
-                for w, m, s in zip(self.weights, self.means, self.deviations, strict=True)
-            ]
-        )
-        slopes = torch.stack([(x - m) / s**2 for m, s in zip(self.means, self.deviations, strict=True)])
-        return (parts * slopes).sum(0) / parts.sum(0)
-
-    def minus_local_entropy(self, x: float, gamma: float) -> float:
-        def integrand(y: float) -> float:
-            return math.exp(-self.f(y) - gamma / 2 * (x - y) ** 2)
-
-        return -math.log(quad(integrand, -8, 8, points=[-1.0, 0.3, 0.5, 0.7], epsabs=0, epsrel=1e-10)[0])
-
-
 def test_wide_valley_wins_in_the_papers_figure_2():
     """f is lowest in the sharp well, −F in the wide one; gradient descent stays in one, Entropy-SGD leaves it."""
-    wells, gamma = TwoWells(), 1.0
-    sharp = minimize_scalar(wells.f, bounds=(0.3, 0.7), method="bounded").x
-    wide = minimize_scalar(wells.f, bounds=(-1.5, 0.0), method="bounded").x
-    assert wells.f(sharp) < wells.f(wide) - 0.3
-    grid = np.linspace(-3, 2, 51)
-    minus_entropy = np.array([wells.minus_local_entropy(x, gamma) for x in grid])
-    # log∫ is log of the convolved density plus log √(2π/γ).
-    closed = -np.log(wells.density(grid, gamma)) - math.log(math.sqrt(2 * math.pi / gamma))
-    np.testing.assert_allclose(minus_entropy, closed, rtol=1e-7, atol=1e-9)
+    gamma, points = 1.0, two_valleys.places()
+    sharp, wide = points["non-robust"], points["robust"]
+    minus_entropy = np.array([two_valleys.minus_local_entropy(x, gamma) for x in np.linspace(-3, 2, 51)])
     valleys = np.flatnonzero((minus_entropy[1:-1] < minus_entropy[:-2]) & (minus_entropy[1:-1] < minus_entropy[2:]))
     assert len(valleys) == 1
-    lowest = minimize_scalar(wells.minus_local_entropy, args=(gamma,), bounds=(-3, 2), method="bounded").x
+    lowest = minimize_scalar(two_valleys.minus_local_entropy, args=(gamma,), bounds=(-3, 2), method="bounded").x
     assert abs(lowest - wide) < 0.25
 
     start, lr = 0.8, 0.004  # the sharp well's curvature is about 100
     descent = chains(start, 1)
-    run(torch.optim.SGD([descent], lr=lr), descent, wells.gradient, 2000)
+    run(torch.optim.SGD([descent], lr=lr), descent, two_valleys.slope, 2000)
     assert descent.item() == pytest.approx(sharp, abs=1e-4)
 
     # From the sharp side all the way to the wide valley, then with smaller outer steps to fluctuate less.
@@ -260,8 +219,8 @@ def test_wide_valley_wins_in_the_papers_figure_2():
         temperature=1.0,
         seed=0,
     )
-    run(optimizer, p, wells.gradient, 10 * length)
-    barrier = minimize_scalar(lambda x: -wells.f(x), bounds=(wide, sharp), method="bounded").x
+    run(optimizer, p, two_valleys.slope, 10 * length)
+    _, barrier = two_valleys.basins(points)
     ends = p.detach()
     assert (ends < barrier).all()
     # 0.03: −F is not symmetric about its minimum, so the mean of fluctuations is not quite there.
