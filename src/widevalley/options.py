@@ -38,11 +38,12 @@ PART_NAMES = ("spectrum", "density", "entropy", "sharpness", "surface")
 # What there is to reproduce, in a line each.
 REPRODUCED = {
     "fig1": "every eigenvalue of small-LeNet: trained by Adam twice, by Entropy-SGD to the same loss, and at first",
-    "fig3a": "the same of small-mnistfc, trained by momentum SGD",
-    "fig3b": "the same of the character LSTM",
+    "fig2": "two valleys in one dimension: local and classical entropy, and where SGD and Entropy-SGD end",
+    "fig3a": "eigenvalues as in fig1, of small-mnistfc, trained by momentum SGD",
+    "fig3b": "eigenvalues as in fig1, of the character LSTM",
     "fig4a": "mnistfc: Entropy-SGD, as the authors ran it and as the text has it, against Adam",
     "fig4b": "LeNet, likewise",
-    "table": "what of Entropy-SGD it is that works: variants at equal gradients",
+    "table": "what of Entropy-SGD it is that works: variants at equal gradients, and where its steps point",
 }
 
 # Exit codes, beside 0 and Python's own 1; a signal's is 128 + its number.

@@ -2,8 +2,6 @@
 
 import json
 import re
-import sys
-from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import matplotlib
@@ -150,7 +148,7 @@ def test_two_valleys_are_drawn_by_their_own_module(tmp_path, monkeypatch):
         figure.add_subplot().plot(record["x"])
         return [("The landscape", figure, "A line.")]
 
-    monkeypatch.setitem(sys.modules, "widevalley.experiments.two_valleys_plots", SimpleNamespace(figures=drawn))
+    monkeypatch.setattr("widevalley.experiments.two_valleys_plots.figures", drawn)
     (tmp_path / "measurements").mkdir()
     (tmp_path / "measurements" / "two-valleys.json").write_text(json.dumps({"x": [1, 2]}))
     text = text_of(tmp_path)

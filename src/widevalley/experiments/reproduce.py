@@ -3,6 +3,7 @@
 units/                          the training runs (``folder``)
 spectra/NAME/measurement.json   eigenvalues at one minimum each (``measure``)
 networks/NAME.safetensors       the networks of these
+measurements/NAME.json          what is measured once
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from widevalley.experiments import train
 from widevalley.experiments.ablations import ABLATIONS
 from widevalley.experiments.data import Data
 from widevalley.experiments.folder import Folder, make
+from widevalley.experiments.measurement_jobs import MEASUREMENTS, Measuring
 from widevalley.experiments.minima import MINIMA, Minimum
 from widevalley.experiments.paper import FIG4A, FIG4B, Candidate, Curve
 from widevalley.experiments.recording import Progress
@@ -29,7 +31,7 @@ from widevalley.experiments.work import Worker
 
 CURVES = {"fig4a": FIG4A, "fig4b": FIG4B, "table": ABLATIONS}
 SPECTRA = ("fig1", "fig3a", "fig3b")
-WHAT = (*SPECTRA, *CURVES)
+WHAT = ("fig1", "fig2", "fig3a", "fig3b", *CURVES)
 
 
 # Seconds a gradient, looks at the test set included, on one core of the machine of our results, by the network.
@@ -188,7 +190,10 @@ class Reproduction:
 
     def jobs_of(self, name: str) -> list[Job]:
         spectra: list[Job] = [self._spectrum(minimum) for minimum in MINIMA if minimum.figure == name]
-        return spectra + [job for curve in CURVES.get(name, ()) for job in self._of(curve)]
+        measured: list[Job] = [
+            Measuring(each, self.folder, self.progress, self.data_dir) for each in MEASUREMENTS if each.figure == name
+        ]
+        return spectra + measured + [job for curve in CURVES.get(name, ()) for job in self._of(curve)]
 
     def _spectrum(self, minimum: Minimum) -> Spectrum:
         command = f"widevalley reproduce {minimum.figure}"

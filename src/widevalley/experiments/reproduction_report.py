@@ -5,14 +5,13 @@ It works with any part missing: what is missing is named, with the command that 
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from widevalley.experiments import drawing, measure_tables, reproduced_plots, reproduced_tables
+from widevalley.experiments import drawing, measure_tables, reproduced_plots, reproduced_tables, two_valleys_plots
 from widevalley.experiments import reproduced_numbers as numbers
 from widevalley.experiments.measure_report import spectrum_part
 from widevalley.experiments.measured import Measurement
@@ -125,7 +124,7 @@ def _two_valleys(found: Reproduction) -> Section:
     record = found.measurements.get("two-valleys")
     if record is None:
         return Section("fig2", ["all of it"])
-    figures = importlib.import_module("widevalley.experiments.two_valleys_plots").figures(record)
+    figures = two_valleys_plots.figures(dict(record))
     panels = [panel(title, figure, f"fig2-{place}", text) for place, (title, figure, text) in enumerate(figures)]
     return Section("fig2", [], "", [each for found in panels for each in found])
 
