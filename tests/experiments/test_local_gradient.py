@@ -67,7 +67,7 @@ def record():
             ("STEPS", {"early": 2, "end": 20}),
             ("GAMMAS", (5.0,)),
             ("LENGTHS", (1, 10)),
-            ("DRAWS", 64),
+            ("DRAWS", {"early": 64, "end": 64}),
             ("REPEATS", 2),
             ("mnist", lambda folder: Data(train, train, train)),
         ):

@@ -19,7 +19,7 @@ from widevalley.experiments.batches import Draws
 from widevalley.experiments.data import mnist
 from widevalley.experiments.records import Record, rounded
 from widevalley.experiments.subsets import balanced
-from widevalley.landscape import Objective, local_entropy_gradient
+from widevalley.landscape import Objective, local_entropy_gradient, top_eigenpairs
 
 Told = Callable[[str, float], None]
 
@@ -28,9 +28,12 @@ IMAGES, POOL, HIDDEN, BATCH = 1000, 4, 10, 100
 # Training: Nesterov 0.9, the rate falling from 0.1 to 0; two epochs and 300.
 STEPS = {"early": 20, "end": 3000}
 RATE = 0.1
-GAMMAS = (10.0, 1.0, 0.1)
+# At γ = 10, η′(γ + λ_max) reaches 2 at the end of training, where plain inner steps diverge.
+GAMMAS = (1.0, 0.1)
 LENGTHS = (5, 20, 100, 500, 2000)
-DRAWS, REPEATS = 4000, 5
+# At the end −∇F is a tenth as long.
+DRAWS = {"early": 4000, "end": 32000}
+REPEATS = 5
 # The authors' weight of the newest sample.
 ALPHA = 0.25
 
@@ -57,20 +60,21 @@ def local_gradient(folder: Path | None, told: Told) -> Record:
     """Cosine and ratio of lengths of γ(x − μ) and −∇F at β = N, and of γ(x − μ) and ∇f, at two points of training.
 
     The network is 49-10-10 on 1,000 class-balanced training images of MNIST, pooled to 7 × 7, in float64; the
-    reference, ``local_entropy_gradient`` with 4,000 draws. x − μ is the optimizer's own after L inner steps from x, at
-    η′ = 0.1, with gradients of all images or of 100 drawn with replacement; beside its μ, of which the newest sample
-    has 0.25, stands the uniform average of the x′.
+    reference, ``local_entropy_gradient`` with 4,000 draws early and 32,000 at the end. x − μ is the optimizer's own
+    after L inner steps from x, at η′ = 0.1, with gradients of all images or of 100 drawn with replacement; beside its
+    μ, of which the newest sample has 0.25, stands the uniform average of the x′.
 
     Args:
         folder: of the data, as for ``data.mnist``.
         told: is told what is going on and the fraction done.
 
     Returns:
-        ``points``: for each the loss, ‖∇f‖ and ``scopes``. A scope has γ, the radius √⟨‖x′ − x‖²⟩/‖x‖; the reference's
-        length less what its error adds, its ``standard_error`` as a length, ``attainable_cosine``, which an estimate
-        without any error would have; its cosine with ∇f; ``estimates``: for each cycle, ``gradients`` ("all",
-        "minibatch"), ``average`` ("authors", "uniform") and L, ``cosine``, ``ratio`` and ``cosine_to_gradient`` with
-        their standard deviations over ``repeats``, and ``cosine_of_mean``, that of the repeats' mean.
+        ``points``: for each the loss, ‖∇f‖, λ_max and ``scopes``. A scope has γ, the radius √⟨‖x′ − x‖²⟩/‖x‖; the
+        reference's length less what its error adds, its ``standard_error`` as a length, ``attainable_cosine``, which an
+        estimate without any error would have, its cosine with ∇f; ``estimates``: for each cycle, ``gradients`` ("all",
+        "minibatch"), ``average`` ("authors", "uniform") and L, ``cosine``, ``ratio`` (None where the reference is all
+        error) and ``cosine_to_gradient`` with their standard deviations over ``repeats``, and ``cosine_of_mean``, that
+        of the repeats' mean.
 
     Raises:
         DataError: a file is missing or damaged.
@@ -83,15 +87,16 @@ def local_gradient(folder: Path | None, told: Told) -> Record:
     for name, x in points.items():
         with objective.at(x):
             value, gradient = objective.value_and_gradient()
+            largest = float(top_eigenpairs(objective, 1).values.max())
             scopes = []
             for gamma in GAMMAS:
                 told(f"{name}, γ = {gamma:g}", done / total)
-                scopes.append(_scope(objective, gamma, gradient))
+                scopes.append(_scope(objective, gamma, gradient, DRAWS[name]))
                 done += 1
         record.append(
             {
                 "name": name, "steps": STEPS[name], "loss": value, "gradient_norm": float(gradient.norm()),
-                "norm": float(x.norm()), "scopes": scopes,
+                "norm": float(x.norm()), "largest_curvature": largest, "scopes": scopes,
             }
         )  # fmt: skip
     told("done", 1.0)
@@ -138,9 +143,9 @@ def _gradient(model: nn.Module, inputs: Tensor, targets: Tensor, indices: Tensor
     cross_entropy(model(inputs[indices]), targets[indices]).backward()
 
 
-def _scope(objective: Objective, gamma: float, gradient: Tensor) -> Record:
+def _scope(objective: Objective, gamma: float, gradient: Tensor, draws: int) -> Record:
     beta = float(objective.samples)
-    found = local_entropy_gradient(objective, gamma, beta, draws=DRAWS)
+    found = local_entropy_gradient(objective, gamma, beta, draws=draws)
     reference, error = -found.vector, float(found.standard_error.norm())
     # E‖v‖² is ‖−∇F‖² and the squared error.
     length = math.sqrt(max(float(reference.norm()) ** 2 - error**2, 0.0))
@@ -158,6 +163,7 @@ def _scope(objective: Objective, gamma: float, gradient: Tensor) -> Record:
             "standard_error": error,
             "attainable_cosine": length / float(reference.norm()),
             "cosine_to_gradient": cosine(reference, gradient),
+            "draws": draws,
             "r_hat": found.diagnostics["r_hat"],
             "effective_sample_size": found.diagnostics["effective_sample_size"],
         },
@@ -191,7 +197,7 @@ def _estimates(
                     "inner_steps": steps,
                     "repeats": len(runs),
                     "cosine": _spread([cosine(v, reference) for v in vectors]),
-                    "ratio": _spread([float(v.norm()) / length if length else math.inf for v in vectors]),
+                    "ratio": _spread([float(v.norm()) / length for v in vectors]) if length else None,
                     "cosine_to_gradient": _spread([cosine(v, f) for v in vectors]),
                     "cosine_of_mean": cosine(torch.stack(vectors).mean(0), reference),
                 }
