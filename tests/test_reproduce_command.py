@@ -24,6 +24,13 @@ def test_unknown_names_are_refused() -> None:
     assert "There is no 'fig9' to reproduce: fig1, " in result.output
 
 
+@pytest.mark.parametrize("name", ["fig3c", "fig5"])
+def test_what_is_not_there_yet_says_so(name: str) -> None:
+    result = run("reproduce", "fig2", name)
+    assert result.exit_code == 2
+    assert f"{name} is not there yet: " in result.output
+
+
 def test_a_dry_run_counts_and_runs_nothing(tmp_path: Path) -> None:
     result = run("reproduce", "all", "--dry-run", "--out", str(tmp_path / "out"))
     assert result.exit_code == 0, result.output

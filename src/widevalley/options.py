@@ -46,6 +46,12 @@ REPRODUCED = {
     "table": "what of Entropy-SGD it is that works: variants at equal gradients, and where its steps point",
 }
 
+# What the paper has besides.
+NOT_REPRODUCED = {
+    "fig3c": "the Fisher information of All-CNN-BN on CIFAR-10 (for one of small networks: table)",
+    "fig5": "All-CNN-BN on CIFAR-10",
+}
+
 # Exit codes, beside 0 and Python's own 1; a signal's is 128 + its number.
 WRONG, DIVERGED, CANNOT_WRITE = 2, 3, 4
 
@@ -169,10 +175,10 @@ def the_device(given: str | None) -> str:
     return given
 
 
-def again() -> str:
-    """The present command, with --resume."""
+def again(resume: bool = True) -> str:
+    """The present command, with --resume where it has that."""
     words = [word for word in sys.argv[1:] if word != "--resume"]
-    return shlex.join(["widevalley", *words, "--resume"])
+    return shlex.join(["widevalley", *words, *(["--resume"] if resume else [])])
 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> str:

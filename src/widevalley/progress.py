@@ -150,7 +150,9 @@ class Narrator(Teller):
         self.waits = False
         if self.widths is None:
             self.widths = self.bar.add_task("widths", total=total)
-        self.bar.update(self.widths, description=what, completed=done)
+        self.bar.update(self.widths, description=what, completed=done, total=total)
+        if self._silent:
+            self._say(f"{what}: {done / total:.0%}")
 
     def measured(self, seed: int, said: str, skipped: bool) -> None:
         self._say(f"widths of seed {seed}: {said}{' (there already)' if skipped else ''}")

@@ -41,6 +41,7 @@ def reproduce(
         widevalley reproduce all --out results/reproduction
     """
     from widevalley.experiments.data import DataError
+    from widevalley.experiments.minima import MinimumError
     from widevalley.experiments.reproduce import Reproduction
     from widevalley.experiments.reproduction_report import write_reproduction
     from widevalley.progress import Narrator
@@ -50,10 +51,16 @@ def reproduce(
         typer.echo("\n".join(f"{name:7} {said}" for name, said in options.REPRODUCED.items()))
         return
     wanted = list(options.REPRODUCED) if "all" in what else list(dict.fromkeys(what))
+    if missing := [name for name in wanted if name in options.NOT_REPRODUCED]:
+        refuse(f"{missing[0]} is not there yet: {options.NOT_REPRODUCED[missing[0]]}.")
     if unknown := [name for name in wanted if name not in options.REPRODUCED]:
         refuse(f"There is no {unknown[0]!r} to reproduce: {', '.join(options.REPRODUCED)}, all, or list.")
     where = options.the_device(device)
-    with Stopping() as stopping, options.ending_in_words(stopping, "the same command"), Narrator(stopping) as narrator:
+    with (
+        Stopping() as stopping,
+        options.ending_in_words(stopping, options.again(resume=False)),
+        Narrator(stopping) as narrator,
+    ):
         work = Reproduction(wanted, out, narrator, data_dir, where)
         if dry_run:
             typer.echo(_costs(work))
@@ -61,7 +68,7 @@ def reproduce(
         try:
             work.run()
             page = write_reproduction(out)
-        except (DataError, RuntimeError) as error:
+        except (DataError, MinimumError) as error:
             refuse(str(error))
     typer.echo(f"Report: {page}")
 

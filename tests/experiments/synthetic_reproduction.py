@@ -20,14 +20,14 @@ def lowest(name):
     return 0.5 + 0.1 * list(EVERY).index(name)
 
 
-def test_error(name, gradients, seed):
+def error_of(name, gradients, seed):
     scatter = 0.01 * (list(EVERY).index(name) * seed % 7) if seed < 1000 else 0.0
     return lowest(name) + scatter + 88 / (1 + gradients / 20)
 
 
 def look(curve, gradients, seed, watched):
     cycle = CYCLES.get(curve.name, 1)
-    error = test_error(curve.name, gradients, seed)
+    error = error_of(curve.name, gradients, seed)
     inner = cycle > 1 and gradients > 0
     return {
         "gradients": gradients,

@@ -140,6 +140,13 @@ def test_mnist_is_read_scaled_and_split() -> None:
     # Of the published test labels, the first ten.
     assert mnist.test.targets[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
 
+    whole = data.whole_mnist()
+    assert sizes(whole) == [60000, 0, 10000]
+    assert torch.equal(whole.test.inputs, mnist.test.inputs)
+    # Nothing of it but what the two other splits have.
+    together = torch.cat([mnist.train.inputs, mnist.validation.inputs]).flatten(1).sum(1)
+    assert torch.equal(whole.train.inputs.flatten(1).sum(1).sort().values, together.sort().values)
+
 
 @pytest.fixture
 def small_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from widevalley.experiments import averages, memory
+from widevalley.experiments.ablations import ABLATIONS
 from widevalley.experiments.learner import Learner
 from widevalley.experiments.methods import METHODS
 from widevalley.optim.chain import Chain
@@ -113,6 +114,16 @@ def test_sam_takes_two_gradients_a_step_and_the_others_one() -> None:
 
         Learner(method, Counting(4, 3), 0.01, 0, STEPS).step(INPUTS, TARGETS)
         assert calls == method.gradients_per_step == (2 if name == "sam" else 1)
+
+
+def test_a_step_that_takes_all_its_gradients_takes_no_other() -> None:
+    (perturbed,) = (each for each in ABLATIONS if each.name == "perturbed")
+    method = perturbed.candidates[0].method
+    trained, looks = Learner(method, nn.Linear(4, 3), 0.01, 0, STEPS), []
+    for _ in range(3):
+        trained.step(INPUTS, TARGETS, lambda: looks.append(1))
+    assert trained.optimizer.gradients == 3 * method.gradients_per_step == 15
+    assert not looks
 
 
 def test_lookahead_is_evaluated_at_its_slow_weights() -> None:

@@ -1,6 +1,6 @@
 """The jobs of a reproduction: left out where they are done, shared, in the right order."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +8,7 @@ import quick
 import torch
 from torch import nn
 
+from widevalley.experiments import data as datasets
 from widevalley.experiments import measure, paper, reproduce
 from widevalley.experiments.ablations import ABLATIONS
 from widevalley.experiments.batches import Minibatches
@@ -19,6 +20,7 @@ from widevalley.experiments.networks import char_lstm
 from widevalley.experiments.paper import FIG4A, FIG4B, Candidate, Curve
 from widevalley.experiments.records import Record
 from widevalley.experiments.reproduce import ChosenRun, Reproduction, choose
+from widevalley.experiments.sharing import share
 from widevalley.experiments.spectra import Spectrum
 from widevalley.experiments.tasks import Task
 from widevalley.experiments.train import Stopped, Unit
@@ -93,6 +95,26 @@ def test_a_chosen_run_waits_for_all_candidates(small: None, tmp_path: Path) -> N
     assert chosen.ended() is not None
 
 
+@dataclass(frozen=True)
+class Named:
+    name: str
+
+
+def test_what_is_not_ready_is_left_until_it_is(tmp_path: Path) -> None:
+    done: list[str] = []
+
+    def work(item: Named) -> str:
+        done.append(item.name)
+        return item.name
+
+    share(
+        [Named("second"), Named("first")], Folder(tmp_path), Telling(),
+        ended=lambda item: item.name if item.name in done else None, work=work, tell=lambda *_: None,
+        ready=lambda item: item.name == "first" or "first" in done,
+    )  # fmt: skip
+    assert done == ["first", "second"]
+
+
 @pytest.mark.parametrize(
     ("results", "best"),
     [
@@ -146,6 +168,14 @@ def test_every_curve_can_be_built_and_its_settings_are_the_same_in_every_process
             closure()
             optimizer.step(closure if candidate.method.gradients_per_step > 1 else None)
         assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_candidates_are_chosen_without_the_images_that_curves_are_watched_on() -> None:
+    for each in [*FIG4A, *FIG4B, *ABLATIONS]:
+        assert each.task.data is datasets.whole_mnist
+        assert each.choosing_task.data is datasets.mnist
+        assert each.choosing_task.batches is each.task.batches
+        assert {unit.phase for unit in each.choosing()} <= {"tune"}
 
 
 def test_names_of_curves_and_units_are_distinct() -> None:

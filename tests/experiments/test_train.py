@@ -106,6 +106,27 @@ def test_tuning_does_not_touch_the_test_set() -> None:
     assert "rise" not in result
 
 
+def test_the_task_says_how_minibatches_are_drawn() -> None:
+    """All of one and the same example: what is learned is its class."""
+
+    class One(Minibatches):
+        def next(self) -> torch.Tensor:
+            return torch.zeros(self.batch_size, dtype=torch.int64)
+
+    unit = quick.unit("sgd", gradients=100, phase="tune")
+    result = records(unit, task=replace(quick.TASK, batches=One))[-1]
+    assert result["validation_error"] == pytest.approx(90, abs=3)
+
+
+def test_a_curve_reads_the_test_set_alone() -> None:
+    blind = replace(quick.digits(), validation=None)
+    unit = replace(quick.unit("sgd", gradients=20, phase="curve"), evaluations=4)
+    *looks, result = records(unit, data=blind)
+    assert [look["gradients"] for look in looks] == [0, 5, 10, 15, 20]
+    assert all("test_error" in look and "validation_error" not in look for look in looks)
+    assert result["test_error"] == looks[-1]["test_error"]
+
+
 @pytest.mark.parametrize("method", ["sgd", "sam"])
 def test_a_diverging_run_says_so_and_stops(method: str) -> None:
     found, network = run(quick.unit(method, lr=1e30), DIGITS, quick.digits(), Quiet())

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from widevalley.landscape import patches
 from widevalley.landscape.patches import convolve_patches
 
 
@@ -39,3 +40,16 @@ def test_float32_stays_as_it_is() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3))
     convolve_patches(model)
     assert "forward" not in vars(model[0])
+
+
+def test_large_patches_and_single_images_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1)).double()
+    images = torch.randn(4, 1, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = model(images)
+    convolve_patches(model)
+    torch.testing.assert_close(model(images[0]), expected[0], rtol=1e-13, atol=1e-13)
+    # 36 places of nine numbers each.
+    for most, there in ((4 * 36 * 9 * 8, False), (4 * 36 * 9 * 8 - 1, True)):
+        monkeypatch.setattr(patches, "PATCH_BYTES", most)
+        assert ("Convolution" in str(model(images).grad_fn)) is there
+        torch.testing.assert_close(model(images), expected, rtol=1e-13, atol=1e-13)

@@ -20,7 +20,7 @@ Told = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
-class Measurement:
+class OneTime:
     """A function from the data folder, and what is to be told of how far it is, to numbers."""
 
     name: str
@@ -30,9 +30,9 @@ class Measurement:
 
 
 MEASUREMENTS = (
-    Measurement("two-valleys", "fig2", 0.03, lambda folder, told: two_valleys()),
-    Measurement("local-gradient", "table", 0.3, local_gradient),
-    Measurement("fisher", "table", 0.3, fisher_and_hessian),
+    OneTime("two-valleys", "fig2", 0.03, lambda folder, told: two_valleys()),
+    OneTime("local-gradient", "table", 0.3, local_gradient),
+    OneTime("fisher", "table", 0.3, fisher_and_hessian),
 )
 
 
@@ -40,7 +40,7 @@ MEASUREMENTS = (
 class Measuring:
     """A job of the reproduction."""
 
-    measurement: Measurement
+    measurement: OneTime
     folder: Folder
     progress: Progress
     data: Path | None

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from widevalley.experiments import data as datasets
 from widevalley.experiments import files, networks, train
@@ -34,12 +36,16 @@ LINES, LENGTH = 256, 32
 PATIENCE = 100
 
 
+class MinimumError(RuntimeError):
+    """A minimum was not reached, or nothing can be measured there; says why."""
+
+
 @dataclass(frozen=True)
 class Minimum:
     """A network whose spectrum is taken.
 
-    Without gradients it is as initialised; with ``matched`` trained until its loss on the measured samples is no more
-    than that of this other one.
+    With ``matched`` trained until its loss on the measured samples is no more than that of this other one, else for so
+    many gradients; with none it is as initialised.
     """
 
     name: str
@@ -74,16 +80,17 @@ def samples(minimum: Minimum, folder: Path | None) -> Samples:
 def reach(minimum: Minimum, given: Samples) -> tuple[nn.Module, Record]:
     """The network, in eval mode, and how it came about.
 
-    Raises RuntimeError where a loss is not matched within ``PATIENCE`` epochs.
+    Raises MinimumError where training diverges, or a loss is not matched within ``PATIENCE`` epochs.
     """
-    unit = Unit("curve", minimum.method, minimum.lr, minimum.seed, max(1, minimum.gradients), evaluations=1)
+    gradients = minimum.gradients if minimum.matched is None else round(PATIENCE * EPOCH)
+    unit = Unit("curve", minimum.method, minimum.lr, minimum.seed, max(1, gradients), evaluations=1)
     about: Record = {"method": minimum.method.description, "lr": minimum.lr, "seed": minimum.seed}
     if minimum.matched is not None:
         network, taken = _matched(unit, minimum, given)
     elif minimum.gradients:
         records, trained = train.run(unit, minimum.task, given.data, train.Quiet())
         if trained is None:
-            raise RuntimeError(f"the training of {minimum.name} diverged")
+            raise MinimumError(f"the training of {minimum.name} diverged")
         network, taken = trained, records[-1]["gradients"]
     else:
         network, taken = _initial(unit, minimum.task), 0
@@ -111,13 +118,14 @@ def _matched(unit: Unit, minimum: Minimum, given: Samples) -> tuple[nn.Module, i
     with torch.random.fork_rng(devices=[]):
         training = Training(unit, minimum.task, given.data)
         cycle = int(getattr(training.learner.optimizer, "cycle_length", 1))
-        while training.taken < PATIENCE * EPOCH:
+        # Whole cycles: what is evaluated is a centre, and the last one is not cut short.
+        for _ in range(unit.steps // cycle):
             for _ in range(cycle):
                 training.step()
             network = training.evaluate.network()
             if score(network, given.measured).loss <= wanted:
                 return network, training.taken
-    raise RuntimeError(f"{minimum.name} did not reach a loss of {wanted:.4g} in {PATIENCE} epochs: lower its rate")
+    raise MinimumError(f"{minimum.name} did not reach a loss of {wanted:.4g} in {PATIENCE} epochs: lower its rate")
 
 
 def lines(folder: Path | None = None) -> Data:
@@ -158,10 +166,10 @@ def _text_task() -> Task:
     return Task("char-lstm-lines", "256 lines of text", lines, networks.char_lstm, LINES, 1)
 
 
-def _own(name: str, plain: str, schedule: Callable[..., object] | None = None) -> Method:
+def _own(name: str, plain: str, schedule: Callable[[Optimizer, int], LRScheduler] | None = None) -> Method:
     given = METHODS[plain]
     said = f"{given.description.partition(';')[0]}, {'cosine schedule' if schedule else 'constant rate'}"
-    return method(name, said, given.build, schedule, at_center=given.at_center)  # type: ignore[arg-type]
+    return method(name, said, given.build, schedule, at_center=given.at_center)
 
 
 _LENET = mnist_task("small-lenet", networks.small_lenet)
@@ -179,10 +187,10 @@ MINIMA = (
     _LENET_ADAM,
     Minimum("fig1-adam-seed1", "fig1", _LENET, _ADAM, 0.001, EPOCH, seed=1),
     Minimum("fig1-initial", "fig1", _LENET, _ADAM, 0.001, 0, double=False),
-    Minimum("fig1-entropy-sgd", "fig1", _LENET, _ENTROPY, _ENTROPY_RATE, 1, matched=_LENET_ADAM),
+    Minimum("fig1-entropy-sgd", "fig1", _LENET, _ENTROPY, _ENTROPY_RATE, 0, matched=_LENET_ADAM),
     _FC_SGD,
     Minimum("fig3a-initial", "fig3a", _FC, _FC_SGD.method, 0.03, 0, double=False),
-    Minimum("fig3a-entropy-sgd", "fig3a", _FC, _ENTROPY, _ENTROPY_RATE, 1, matched=_FC_SGD),
+    Minimum("fig3a-entropy-sgd", "fig3a", _FC, _ENTROPY, _ENTROPY_RATE, 0, matched=_FC_SGD),
     _TEXT_ADAM,
     Minimum("fig3b-initial", "fig3b", _TEXT, _TEXT_ADAM.method, 0.01, 0),
 )

@@ -33,7 +33,7 @@ class Progress(Protocol):
         """These are in the hands of other processes, and there is nothing else to do."""
 
     def measuring(self, what: str, done: float, total: int) -> None:
-        """The widths of ``total`` seeds are measured, ``done`` of them so far, parts included."""
+        """``what`` is measured, ``done`` of ``total`` so far, parts included: of the widths, seeds."""
 
     def measured(self, seed: int, said: str, skipped: bool) -> None:
         """The widths of a seed are there; ``skipped``: before, or by another process."""

@@ -16,7 +16,7 @@ from widevalley.experiments import measure
 from widevalley.experiments.data import Split
 from widevalley.experiments.evaluation import score
 from widevalley.experiments.folder import Folder, read_json
-from widevalley.experiments.minima import Minimum, Samples, reach, samples
+from widevalley.experiments.minima import Minimum, MinimumError, Samples, reach, samples
 from widevalley.experiments.recording import Progress
 from widevalley.experiments.records import Record
 from widevalley.experiments.subjects import Subject
@@ -83,7 +83,7 @@ class Spectrum:
         return found if "eigenvalues" in found else None
 
     def work(self) -> Record:
-        """Raises RuntimeError where it cannot be had, with what to do."""
+        """Raises MinimumError where it cannot be had, with what to do."""
         with self.folder.lock(ALONE):
             given = samples(self.minimum, self.data)
             network, about = self._network(given)
@@ -94,7 +94,7 @@ class Spectrum:
             record = measure.measure(plan, self.path, _Told(self.name, self.progress), resume=True)
         found: Record = record["networks"][self.minimum.name]["spectrum"]
         if "skipped" in found:
-            raise RuntimeError(f"{self.name}: {found['skipped']}")
+            raise MinimumError(f"{self.name}: {found['skipped']}")
         return found
 
     def tell(self, result: Record, skipped: bool) -> None:

@@ -15,7 +15,8 @@ from widevalley.landscape.objective import Objective
 from widevalley.landscape.products import hessian_rows, twice_differentiable
 from widevalley.landscape.rounding import in_float64
 
-CHUNKS = (1, 16, 64, 256)
+# Also where they are taken one by one they share their forward pass.
+CHUNKS = (1, 4, 16, 64, 256)
 # Bytes of what products with many vectors may hold at once.
 PRODUCT_BYTES = 2**30
 # Share of the rate of matrix products that the reduction to band form reaches (measured at n = 3,000: 0.6).
@@ -64,13 +65,17 @@ def cost(objective: Objective, dtype: torch.dtype) -> HessianPlan:
     n = objective.n
     layer = None if objective.training else dense_layer(objective)
     of_layer = 0 if layer is None else layer.module.weight.numel()
-    trials = [_fastest(objective, place, layer) for place in range(len(objective.parameters))]
+    own = None if layer is None else layer.module.weight
+    # A product with several vectors keeps the graph once, and what it makes of it for each.
+    most = max(1, PRODUCT_BYTES // max(1, _graph_bytes(objective)))
+    trials = [
+        (1, 0.0) if p is own else _fastest(objective, place, layer, most)
+        for place, p in enumerate(objective.parameters)
+    ]
     chunks = tuple(chunk for chunk, _ in trials)
     rate = _rate(objective.dtype, objective.device)
     seconds = 0.0 if layer is None else objective.samples * float(of_layer) * (of_layer + layer.inputs) / rate
-    for p, (_, each) in zip(objective.parameters, trials, strict=True):
-        if layer is None or p is not layer.module.weight:
-            seconds += p.numel() * each
+    seconds += sum(p.numel() * each for p, (_, each) in zip(objective.parameters, trials, strict=True))
     way = "gram" if layer is not None else "batched" if max(chunks) > 1 else "looped"
     reduction = 4 / 3 * float(n) ** 3 / (REDUCTION_RATE * _rate(dtype, objective.device))
     return HessianPlan(n, n * n * dtype.itemsize, way, seconds, chunks, layer, reduction)
@@ -110,18 +115,14 @@ def free_memory(device: torch.device) -> int | None:
     return None
 
 
-def _fastest(objective: Objective, parameter: int, layer: DenseLayer | None) -> tuple[int, float]:
+def _fastest(objective: Objective, parameter: int, layer: DenseLayer | None, most: int) -> tuple[int, float]:
     """The best number of vectors in a product for rows of the parameter, and seconds a vector with it.
 
-    From trials on the first batch.
+    From trials on the first batch, with ``most`` vectors at most.
     """
     batch, size = next(objective.batches())
     first = objective.replaced(objective.model, objective.parameters, [batch])
-    p = objective.parameters[parameter]
-    if layer is not None and p is layer.module.weight:
-        return 1, 0.0
-    others = together(objective, parameter, layer)
-    most = max(1, PRODUCT_BYTES // max(1, _graph_bytes(first)))
+    p, others = objective.parameters[parameter], together(objective, parameter, layer)
     best, least = 1, float("inf")
     for chunk in CHUNKS:
         chunk = min(chunk, p.numel())

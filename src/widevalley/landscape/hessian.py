@@ -48,9 +48,9 @@ def exact_hessian(
 
     The columns of the largest dense layer are weighted Gram matrices (``gram``), all others products H e_i, many at a
     time; where no layer has that form, all are products. A block between two parameters is computed once, from the
-    later one's side, where less of the network is differentiated. ``plan(objective)`` says the bytes and seconds
-    beforehand. H is replaced by (H + Hᵀ)/2; Gram blocks and what is copied are symmetric from the start, so that the
-    asymmetry speaks of the blocks of one parameter by products alone.
+    earlier one's side: for it, no layer before that one is differentiated. ``plan(objective)`` says the bytes and
+    seconds beforehand. H is replaced by (H + Hᵀ)/2; Gram blocks and what is copied are symmetric from the start, so
+    that the asymmetry speaks of the blocks of one parameter by products alone.
 
     Args:
         folder: keep the matrix there, as hessian.npy, while it is formed, and map it into memory; called again after

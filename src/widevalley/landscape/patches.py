@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+# Of the patches of a batch, which are kernel-size times the images: beyond, torch's own way is as fast, and needs less.
+PATCH_BYTES = 2**26
+
 
 def convolve_patches(model: nn.Module) -> None:
     """Makes the model's plain convolutions compute in that way, if it is in float64 on a CPU; others stay."""
@@ -33,11 +36,15 @@ def _plain(convolution: nn.Conv2d) -> bool:
 
 def _convolved(convolution: nn.Conv2d, images: Tensor) -> Tensor:
     """(n, channels, height, width) to (n, outputs, …), as ``nn.Conv2d.forward``."""
+    if images.ndim != 4:
+        return nn.Conv2d.forward(convolution, images)
     (height, width), (down, right) = convolution.kernel_size, convolution.stride
     above, left = (int(side) for side in convolution.padding)
-    if above or left:
-        images = pad(images, (left, left, above, above))
-    patches = images.unfold(2, height, down).unfold(3, width, right)
+    padded = pad(images, (left, left, above, above)) if above or left else images
+    # A view until it is reshaped.
+    patches = padded.unfold(2, height, down).unfold(3, width, right)
+    if patches.numel() * patches.element_size() > PATCH_BYTES:
+        return nn.Conv2d.forward(convolution, images)
     n, _, rows, columns = patches.shape[:4]
     flat = patches.permute(0, 2, 3, 1, 4, 5).reshape(n * rows * columns, -1)
     found = flat @ convolution.weight.flatten(1).T
