@@ -100,6 +100,56 @@ def spectrum(folder, name, n=200, **part):
     return path
 
 
+def estimate(cycle, gradients, average, steps):
+    repeats = 1 if (cycle, gradients) == ("descent", "all") else 5
+    cosine = [-0.5 + steps / 500, 0.02 if repeats > 1 else 0.0]
+    found = {"cycle": cycle, "gradients": gradients, "average": average, "inner_steps": steps, "repeats": repeats}
+    return found | {"cosine": cosine, "ratio": [steps / 10, 0.1], "cosine_to_gradient": [0.25, 0.1]}
+
+
+def local_gradient(folder):
+    """γ(x − μ) and −∇F at two points of training, for two γ; at the second the reference is all error for the last."""
+    kinds = [(cycle, gradients, average) for cycle in ("langevin", "descent", "authors")
+             for gradients in ("all", "minibatch") for average in ("authors", "uniform")]  # fmt: skip
+    reference = {"length": 0.3, "standard_error": 0.01, "attainable_cosine": 0.99, "cosine_to_gradient": 0.8}
+    scopes = [
+        {"gamma": gamma, "reference": reference, "estimates": [estimate(*kind, steps) for kind in kinds
+         for steps in (500, 5, 20)]} for gamma in (1.0, 0.1)
+    ]  # fmt: skip
+    points = [
+        {"name": name, "steps": 3000, "loss": 1.5, "gradient_norm": 0.4, "scopes": json.loads(json.dumps(scopes))}
+        for name in ("early", "end")
+    ]
+    for each in points[1]["scopes"][1]["estimates"]:
+        each["ratio"] = None
+    record = {"parameters": 610, "images": 1000, "lr": 0.1, "batch_size": 100, "alpha": 0.25, "points": points}
+    return measured(folder, "local-gradient", record)
+
+
+def fisher(folder):
+    shares = {"share_zero": 0.25, "share_below": 0.5}
+    diagonal = {"trace": 12.5, "ratio": 0.811, "median_ratio": 0.9, "correlation": 0.97, "rank_correlation": 0.875}
+    own = {"trace": 101.9, "trace_error": 0.6, "difference": 0.088, "largest_eigenvalue": 13.1, **shares}
+    networks = [
+        {"name": name, "test_error": 4.25, "hessian": own | {"lowest_eigenvalue": -0.227},
+         "diagonals": dict.fromkeys(("model", "empirical", "adam", "adam_per_sample"), diagonal | shares)}
+        for name in ("relu", "tanh")
+    ]  # fmt: skip
+    return measured(
+        folder,
+        "fisher",
+        {"images": 4096, "batch_size": 128, "epochs": 5, "threshold": 1e-5, "networks": networks},
+    )
+
+
+def measured(folder, name, record):
+    first = synthetic.unit("tune", "sgd", 0.1, 0)[0]
+    path = folder / "measurements" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record | {key: first[key] for key in ("versions", "machine")}), encoding="utf-8")
+    return path
+
+
 def write(folder):
     """All of it but Fig. 2."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,4 +159,6 @@ def write(folder):
     for figure, names in SPECTRA.items():
         for name in names:
             spectrum(folder, f"{figure}-{name}")
+    local_gradient(folder)
+    fisher(folder)
     return folder

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from page import Page, figures
 from synthetic_reproduction import EVERY
 
+from widevalley.experiments.reproduced_claims import ROWS
 from widevalley.experiments.reproduction_report import write_reproduction
 
 PANELS = {
@@ -21,7 +22,10 @@ PANELS = {
     "fig4a-figure": 4,
     "fig4b-figure": 4,
     "table-figure": 2,
+    "direction-figure": 4,
 }
+
+EVERYTHING = {"figures", "measurements", "reproduction.html", "spectra", "units"}
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +108,7 @@ def test_the_same_files_give_the_same_page(whole):
     with matplotlib.rc_context({"font.size": 30, "axes.grid": True}):
         assert text_of(whole) == before
     assert (whole / "figures" / "table.svg").read_bytes() == figure
-    assert {path.name for path in whole.iterdir()} == {"figures", "reproduction.html", "spectra", "units"}
+    assert {path.name for path in whole.iterdir()} == EVERYTHING
 
 
 def test_an_empty_folder(tmp_path):
@@ -155,6 +159,34 @@ def test_two_valleys_are_drawn_by_their_own_module(tmp_path, monkeypatch):
     assert figures(text)["fig2-figure"] == 1
     assert "reproduce fig2" not in text
     assert (tmp_path / "figures" / "fig2.svg").exists()
+
+
+def test_the_direction_of_local_entropy(tmp_path):
+    synthetic.local_gradient(tmp_path)
+    text = text_of(tmp_path)
+    page = Page(text)
+    assert figures(text)["direction-figure"] == 4
+    early, end = (page.tables[f"Table of directions {place}"] for place in (1, 2))
+    # By rising L: with its deviation where there were several runs, with its length where the reference has one.
+    assert early["the authors’ loop, minibatches, μ γ = 1"] == [
+        "−0.49 ± 0.02, × 0.50", "−0.46 ± 0.02, × 2.0", "0.50 ± 0.02, × 50", "0.25",
+    ]  # fmt: skip
+    assert early["T = 0, all images, μ γ = 0.1"][1] == "−0.46, × 2.0"
+    assert end["T = 0, all images, μ γ = 0.1"][1] == "−0.46"
+    assert end["without any error γ = 0.1"] == ["0.990"] * 3 + ["0.80"]
+    assert "reproduce table --out" in words(text)
+    assert (tmp_path / "figures" / "direction.svg").exists()
+
+
+def test_fisher_information_beside_the_hessian(tmp_path):
+    synthetic.fisher(tmp_path)
+    page = Page(text_of(tmp_path))
+    for place in (1, 2):
+        table = page.tables[f"Table of Fisher information {place}"]
+        assert table["Hessian"] == ["101.9 ± 0.6", "1", "1", "1, 1", "25.00", "50.00"]
+        assert table["Adam’s moments"] == ["12.50", "0.811", "0.900", "0.970, 0.875", "25.00", "50.00"]
+        assert set(table) == {"Diagonal", "Hessian", *ROWS.values()}
+    assert "784-64-10 with tanh, test error 4.25 %: ‖H − G‖ / ‖H‖ = 0.088, λ from −0.227 to 13.10" in page.text
 
 
 def test_text_is_escaped(tmp_path):

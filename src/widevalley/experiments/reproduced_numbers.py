@@ -38,7 +38,7 @@ REPORTED = {
     "lenet-text": Reported(text=("0.48", "around epoch 40")),
     "lenet-adam": Reported(text=("0.51", "after epoch 100"), authors=("0.51 ± 0.01", "100 epochs")),
 }
-# What the text says of each figure: Secs. 1, 5.1, 5.2 and 6.
+# What the text says of each figure: Secs. 1, 3, 4.2, 5.1, 5.2 and 6.
 CLAIMS = {
     "fig1": "At minima of small-LeNet found by Adam about 94 % of the eigenvalues are smaller than 10⁻⁴, the largest is"
     " about 40, the most negative −0.4.",
@@ -54,6 +54,9 @@ CLAIMS = {
     " L + 1 = 21 gradients.",
     "table": "The error is comparable to that of SGD, the cross-entropy always lower; with one minibatch for both loops"
     " it is slightly worse, but still better than SGD.",
+    "direction": "The gradient of local entropy is γ(x − ⟨x′⟩), and L steps of Langevin dynamics estimate ⟨x′⟩ by μ.",
+    "fisher": "Fisher information is exactly the Hessian of the negative log-likelihood; the moments that Adam keeps"
+    " estimate its diagonal.",
 }
 # Test errors in percent to which the way is told; the last is what the text reports of Adam.
 LEVELS = {"fig4a": (4.0, 2.0, 1.6, 1.5, 1.39), "fig4b": (2.0, 1.0, 0.7, 0.6, 0.51)}

@@ -11,7 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from widevalley.experiments import drawing, measure_tables, reproduced_plots, reproduced_tables, two_valleys_plots
+from matplotlib.figure import Figure
+
+from widevalley.experiments import (
+    drawing,
+    local_gradient_plots,
+    measure_tables,
+    reproduced_claims,
+    reproduced_plots,
+    reproduced_tables,
+    two_valleys_plots,
+)
 from widevalley.experiments import reproduced_numbers as numbers
 from widevalley.experiments.measure_report import spectrum_part
 from widevalley.experiments.measured import Measurement
@@ -30,14 +40,18 @@ TITLES = {
     "fig4a": "Fig. 4a: mnistfc, Entropy-SGD against Adam",
     "fig4b": "Fig. 4b: LeNet, Entropy-SGD against Adam",
     "table": "What of Entropy-SGD is it that works?",
+    "direction": "Does γ(x − μ) point along the gradient of local entropy?",
+    "fisher": "Is Fisher information the Hessian?",
 }
+# Under which name `widevalley reproduce` makes what a section shows, where that is not the section's.
+MADE_BY = {"direction": "table", "fisher": "table"}
 
 
 @dataclass(frozen=True)
 class Section:
     """What the page says of a figure; ``panels`` are drawn into one SVG of so many ``columns`` too.
 
-    ``kind`` says which ``parts`` there are: "spectra", "curves" or "ablations"; "" has none.
+    ``kind`` says which ``parts`` there are: "spectra", "curves", "ablations", "direction", "fisher"; "" has none.
     """
 
     name: str
@@ -55,6 +69,10 @@ class Section:
     @property
     def claim(self) -> str:
         return numbers.CLAIMS[self.name]
+
+    @property
+    def made_by(self) -> str:
+        return MADE_BY.get(self.name, self.name)
 
 
 def write_reproduction(folder: Path) -> Path:
@@ -94,6 +112,8 @@ def _sections(found: Reproduction) -> list[Section]:
         spectra["fig3b"],
         *(_curves(name, found.curves[name], environments) for name in ("fig4a", "fig4b")),
         _ablations(found.curves["table"], environments),
+        _direction(found),
+        _fisher(found),
     ]
 
 
@@ -124,9 +144,15 @@ def _two_valleys(found: Reproduction) -> Section:
     record = found.measurements.get("two-valleys")
     if record is None:
         return Section("fig2", ["all of it"])
-    figures = two_valleys_plots.figures(dict(record))
-    panels = [panel(title, figure, f"fig2-{place}", text) for place, (title, figure, text) in enumerate(figures)]
-    return Section("fig2", [], "", [each for found in panels for each in found])
+    return Section("fig2", [], "", _panels("fig2", two_valleys_plots.figures(dict(record))))
+
+
+def _panels(name: str, figures: Sequence[tuple[str, Figure, str]]) -> list[Panel]:
+    return [
+        each
+        for place, (title, figure, text) in enumerate(figures)
+        for each in panel(title, figure, f"{name}-{place}", text)
+    ]
 
 
 def _curves(name: str, curves: Sequence[Reproduced], environments: reproduced_tables.Environments) -> Section:
@@ -147,6 +173,22 @@ def _curves(name: str, curves: Sequence[Reproduced], environments: reproduced_ta
 def _ablations(curves: Sequence[Reproduced], environments: reproduced_tables.Environments) -> Section:
     parts = {"ablations": reproduced_tables.ablations(curves, environments)}
     return Section("table", _missing(curves), "ablations", reproduced_plots.ablations(curves), parts=parts)
+
+
+def _direction(found: Reproduction) -> Section:
+    record = found.measurements.get("local-gradient")
+    if record is None:
+        return Section("direction", ["all of it"])
+    panels = _panels("direction", local_gradient_plots.figures(dict(record)))
+    parts = {"tables": reproduced_claims.directions(dict(record)), "record": record}
+    return Section("direction", [], "direction", panels, looks=local_gradient_plots.looks(), parts=parts)
+
+
+def _fisher(found: Reproduction) -> Section:
+    record = found.measurements.get("fisher")
+    if record is None:
+        return Section("fisher", ["all of it"])
+    return Section("fisher", [], "fisher", parts={"tables": reproduced_claims.fisher(dict(record)), "record": record})
 
 
 def _missing(curves: Sequence[Reproduced]) -> list[str]:
