@@ -189,6 +189,13 @@ def test_fisher_information_beside_the_hessian(tmp_path):
     assert "784-64-10 with tanh, test error 4.25 %: ‖H − G‖ / ‖H‖ = 0.088, λ from −0.227 to 13.10" in page.text
 
 
+def test_what_lemma_2_assumes_away(tmp_path):
+    """Of 200 eigenvalues 196 lie within 1e-5 of 0; one is -0.3, three are 1 and more."""
+    synthetic.spectrum(tmp_path, "fig3b-adam")
+    page = Page(text_of(tmp_path))
+    assert page.tables["Table of Lemma 2 of fig3b"]["adam"] == ["98.00", "98.50", "1.50"]
+
+
 def test_text_is_escaped(tmp_path):
     path = synthetic.spectrum(tmp_path, "fig3b-adam")
     record = json.loads(path.read_text())

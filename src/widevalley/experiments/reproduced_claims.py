@@ -1,10 +1,11 @@
-"""The tables of what a reproduction measures once."""
+"""The tables of what the paper says and a reproduction measures once, or reads off its spectra."""
 
 from __future__ import annotations
 
 from markupsafe import Markup
 
 from widevalley.experiments import local_gradient_plots as direction
+from widevalley.experiments.measured import Eigenvalues, Measurement
 from widevalley.experiments.records import Record
 from widevalley.experiments.tables import Heads, Table, significant, with_error
 
@@ -14,6 +15,8 @@ ROWS = {
     "adam": "Adam’s moments",
     "adam_per_sample": "Adam’s moments × batch size",
 }
+# The paper's scopes on MNIST, and how near to 0 an eigenvalue may be for Lemma 2: "some small c > 0" there.
+GAMMAS, NEAR = (0.1, 1.0), 1e-4
 # The paper's number of inner steps, at which the cosine with ∇f is told.
 PAPERS = 20
 NETWORKS = {"relu": "with ReLU", "tanh": "with tanh"}
@@ -89,3 +92,16 @@ def _of(network: Record) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.2f}"
+
+
+def lemma_2(measurement: Measurement) -> Table:
+    """A row a network: how many of its eigenvalues lie where Lemma 2 assumes that there are none (Sec. 4.4)."""
+    heads: Heads = (("Network", ""), *((f"γ = {gamma:g}", "% in [−2γ − c, c]") for gamma in GAMMAS))
+    heads += (("Above c", "%"),)
+    rows = []
+    for name, network in measurement.networks.items():
+        assert isinstance(network.spectrum, Eigenvalues)
+        found = network.spectrum.eigenvalues
+        shares = [float(((found >= -2 * gamma - NEAR) & (found <= NEAR)).mean()) for gamma in GAMMAS]
+        rows.append((name, tuple(_percent(share) for share in (*shares, float((found > NEAR).mean())))))
+    return Table(f"Eigenvalues that Lemma 2 assumes away, c = {NEAR:g}", heads, tuple(rows))

@@ -125,7 +125,7 @@ def _spectra(name: str, found: Spectra) -> Section:
     looks = {each: drawing.style(place) for place, each in enumerate(merged.networks)}
     part = spectrum_part(merged, looks, name)
     parts = {"spectrum": part, "positions": measure_tables.positions(merged), "samples": merged.samples}
-    parts |= {"recipes": _recipes(merged)}
+    parts |= {"recipes": _recipes(merged), "lemma": reproduced_claims.lemma_2(merged)}
     return Section(name, missing, "spectra", part["panels"], part["columns"], parts=parts)
 
 
