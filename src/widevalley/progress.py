@@ -141,6 +141,10 @@ class Narrator(Teller):
         took = "there already" if skipped else f"{time.monotonic() - self.begun:.1f} s"
         self._say(f"run {self.number} of {self.total}: {_title(unit)}: {said} ({took})")
 
+    def job(self, name: str, said: str, skipped: bool) -> None:
+        self.number += 1
+        self._say(f"run {self.number} of {self.total}: {name}: {said}{_before(skipped)}")
+
     def waiting(self, units: Sequence[Named]) -> None:
         if not self.waits:
             self._say(f"waiting for other processes, which are at {', '.join(unit.name for unit in units)}")
@@ -155,7 +159,7 @@ class Narrator(Teller):
             self._say(f"{what}: {done / total:.0%}")
 
     def measured(self, seed: int, said: str, skipped: bool) -> None:
-        self._say(f"widths of seed {seed}: {said}{' (there already)' if skipped else ''}")
+        self._say(f"widths of seed {seed}: {said}{_before(skipped)}")
 
 
 @contextmanager
@@ -177,6 +181,10 @@ def reading(name: str) -> Iterator[None]:
 
 def _counted(runs: int) -> str:
     return "1 run" if runs == 1 else f"{runs} runs"
+
+
+def _before(skipped: bool) -> str:
+    return " (there already)" if skipped else ""
 
 
 def _errors(record: Record) -> str:

@@ -31,13 +31,13 @@ class Telling(Narrator):
     def __init__(self) -> None:
         super().__init__(lambda: False)
         self.results: list[tuple[str, bool]] = []
-        self.warned: list[str] = []
+        self.lines: list[str] = []
 
     def result(self, unit: Unit, result: Record, skipped: bool) -> None:
         self.results.append((unit.name, skipped))
 
-    def warn(self, message: str) -> None:
-        self.warned.append(message)
+    def _say(self, line: str) -> None:
+        self.lines.append(line)
 
 
 def curve(name: str, *rates: float, seeds: tuple[int, ...] = (0, 1)) -> Curve:
@@ -211,7 +211,8 @@ def test_a_spectrum_is_a_measurement_and_goes_on_with_its_network(tmp_path: Path
     assert job.ended() == found
 
     job.tell(found, skipped=True)
-    assert progress.warned[-1].startswith(f"spectrum-tiny-adam: {n} eigenvalues from ")
+    assert progress.lines[-1].startswith(f"run 1 of 0: spectrum-tiny-adam: {n} eigenvalues from ")
+    assert progress.lines[-1].endswith(" (there already)")
     # The network is read again, not trained again.
     (tmp_path / "spectra" / "tiny-adam" / measure.FILE).unlink()
     weights = (tmp_path / "networks" / "tiny-adam.safetensors").read_bytes()

@@ -75,7 +75,7 @@ class Measuring:
         return record
 
     def tell(self, result: Record, skipped: bool) -> None:
-        self.progress.warn(f"{self.name}: {'there already' if skipped else 'measured'}")
+        self.progress.job(self.name, "measured", skipped)
 
     def _told(self, what: str, done: float) -> None:
         self.progress.measuring(f"{self.name}: {what}", done, 1)

@@ -29,6 +29,9 @@ class Progress(Protocol):
     def result(self, unit: Unit, result: Record, skipped: bool) -> None:
         """It has ended; ``skipped``: before, or in another process."""
 
+    def job(self, name: str, said: str, skipped: bool) -> None:
+        """One that is no training run has ended; ``skipped``: before, or in another process."""
+
     def waiting(self, units: Sequence[Named]) -> None:
         """These are in the hands of other processes, and there is nothing else to do."""
 

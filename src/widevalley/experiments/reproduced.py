@@ -42,7 +42,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Reproduced:
+class CurveRuns:
     """What there is of a curve: ``trials`` where there was a choice, ``runs`` of the chosen one, by rising seed.
 
     ``chosen`` is None while a trial is missing; there are no runs then.
@@ -96,10 +96,10 @@ class Spectra:
 
 
 @dataclass(frozen=True)
-class Reproduction:
+class Reproduced:
     """Figures by name: their curves, their spectra. ``measurements`` are the files' own records, by name."""
 
-    curves: Mapping[str, tuple[Reproduced, ...]]
+    curves: Mapping[str, tuple[CurveRuns, ...]]
     spectra: Mapping[str, Spectra]
     measurements: Mapping[str, Record]
 
@@ -118,29 +118,29 @@ def environment(versions: Record, machine: Record) -> Record:
     return {**versions, **machine}
 
 
-def _units(curve: Reproduced) -> list[Unit]:
+def _units(curve: CurveRuns) -> list[Unit]:
     return [*(trial.unit for trial in curve.trials if trial.unit), *curve.runs]
 
 
-def read(folder: Path) -> Reproduction:
+def read(folder: Path) -> Reproduced:
     """The reproduction in ``folder``.
 
     Raises FileNotFoundError where there is no such folder, and ResultsError naming a file that is damaged.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; name one that `widevalley reproduce` has written")
-    return Reproduction(
+    return Reproduced(
         {name: _curves(folder, curves) for name, curves in reproduce.CURVES.items()},
         {figure: _spectra(folder, figure, names) for figure, names in SPECTRA.items()},
         {path.stem: parsed(text(path), f"{path}") for path in sorted((folder / "measurements").glob("*.json"))},
     )
 
 
-def _curves(folder: Path, curves: Iterable[Curve]) -> tuple[Reproduced, ...]:
+def _curves(folder: Path, curves: Iterable[Curve]) -> tuple[CurveRuns, ...]:
     return tuple(_curve(folder, curve) for curve in curves)
 
 
-def _curve(folder: Path, curve: Curve) -> Reproduced:
+def _curve(folder: Path, curve: Curve) -> CurveRuns:
     units = curve.choosing()
     found = {unit.name: _unit(folder, unit, curve.choosing_task.name) for unit in units}
     candidates = curve.candidates if units else ()
@@ -148,7 +148,7 @@ def _curve(folder: Path, curve: Curve) -> Reproduced:
     chosen = choose(curve, lambda unit: _score(found[unit.name]))
     planned = curve.units(chosen) if chosen else []
     runs = tuple(run for unit in planned if (run := _unit(folder, unit, curve.task.name)))
-    return Reproduced(curve, trials, chosen, runs)
+    return CurveRuns(curve, trials, chosen, runs)
 
 
 def _unit(folder: Path, unit: train.Unit, task: str) -> Unit | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from widevalley.experiments import summaries
-from widevalley.experiments.reproduced import Reproduced
+from widevalley.experiments.reproduced import CurveRuns
 from widevalley.experiments.statistics import Interval, paired_interval
 from widevalley.experiments.summaries import Difference, Point
 from widevalley.experiments.tables import NOTHING
@@ -71,7 +71,7 @@ class Reached:
     paper_epochs: float
 
 
-def curve(of: Reproduced, measure: str, axis: str) -> list[Point]:
+def curve(of: CurveRuns, measure: str, axis: str) -> list[Point]:
     """Mean over seeds ± their standard deviation (n − 1); no band for one seed."""
 
     def band(ys: Sequence[float]) -> tuple[float, float]:
@@ -81,36 +81,36 @@ def curve(of: Reproduced, measure: str, axis: str) -> list[Point]:
     return summaries.over_seeds([unit for unit, _ in of.finished], measure, axis, band)
 
 
-def way(of: Reproduced) -> list[Reached]:
+def way(of: CurveRuns) -> list[Reached]:
     """The mean test error at every look."""
     both = zip(curve(of, "test_error", "gradients"), curve(of, "test_error", "paper_epochs"), strict=True)
     return [Reached(point.mean, point.x, other.x) for point, other in both]
 
 
-def best(of: Reproduced) -> Reached | None:
+def best(of: CurveRuns) -> Reached | None:
     """The lowest mean test error at any look, the first of equals: chosen by the test set, so no result."""
     return min(way(of), key=lambda look: look.error, default=None)
 
 
-def first_below(of: Reproduced, level: float) -> Reached | None:
+def first_below(of: CurveRuns, level: float) -> Reached | None:
     """The first look at which the mean test error is ``level`` or less."""
     return next((look for look in way(of) if look.error <= level), None)
 
 
-def difference(of: Reproduced, base: Reproduced, figure: Callable[[Result], float]) -> Difference | None:
+def difference(of: CurveRuns, base: CurveRuns, figure: Callable[[Result], float]) -> Difference | None:
     """Paired by seed, the interval over seeds alone; None where they share no finished seed."""
     theirs = {unit.seed: figure(result) for unit, result in base.finished}
     pairs = [figure(result) - theirs[unit.seed] for unit, result in of.finished if unit.seed in theirs]
     return summaries.difference_over_seeds(of.name, pairs) if pairs else None
 
 
-def interval(of: Reproduced) -> Interval | None:
+def interval(of: CurveRuns) -> Interval | None:
     """The mean test error at the end and its 95 % interval over seeds; None without a finished seed."""
     errors = [[result.test_error] for _, result in of.finished]
     return paired_interval(np.array(errors)) if errors else None
 
 
-def pull(of: Reproduced) -> float:
+def pull(of: CurveRuns) -> float:
     """Median of γ‖x′ − x‖/‖∇f(x′)‖ over all looks of all seeds; NaN for a method without cycles."""
     found = [look.pull_to_gradient for unit, _ in of.finished for look in unit.evaluations]
     return statistics.median([value for value in found if not math.isnan(value)] or [math.nan])

@@ -10,14 +10,14 @@ from widevalley.experiments import plots
 from widevalley.experiments import reproduced_numbers as numbers
 from widevalley.experiments.drawing import Style, empty, logarithmic, style
 from widevalley.experiments.rendering import Panel, panel
-from widevalley.experiments.reproduced import Reproduced
+from widevalley.experiments.reproduced import CurveRuns
 
 # A horizontal axis is logarithmic where the longest run is so many times longer than the shortest.
 LONGER = 3.0
 AXES = {"epochs": "epochs of gradients", "paper_epochs": "the paper’s epochs"}
 
 
-def curves(found: Sequence[Reproduced], looks: Mapping[str, Style], label: str) -> list[Panel]:
+def curves(found: Sequence[CurveRuns], looks: Mapping[str, Style], label: str) -> list[Panel]:
     """Test error and training loss against epochs of gradients, then against the paper's; ``label`` begins their names.
 
     Means over seeds ± one standard deviation.
@@ -40,7 +40,7 @@ def curves(found: Sequence[Reproduced], looks: Mapping[str, Style], label: str) 
     return panels
 
 
-def ablations(found: Sequence[Reproduced]) -> list[Panel]:
+def ablations(found: Sequence[CurveRuns]) -> list[Panel]:
     """Test error of each variant, and its difference to the first, with intervals over seeds."""
     said = [f"{curve.name} {mean.mean:.4g}" for curve in found if (mean := numbers.interval(curve))]
     text = f"Points and intervals: test error in percent. {'; '.join(said)}."
@@ -53,7 +53,7 @@ def ablations(found: Sequence[Reproduced]) -> list[Panel]:
     return panels + panel(f"Test error against {base.name}", figure, "ablations-differences", text)
 
 
-def errors(found: Sequence[Reproduced]) -> Figure | None:
+def errors(found: Sequence[CurveRuns]) -> Figure | None:
     """A row a variant: its seeds as dots, their mean with its 95 % interval. None where none has finished."""
     shown = [(curve, mean) for curve in found if (mean := numbers.interval(curve))]
     if not shown:

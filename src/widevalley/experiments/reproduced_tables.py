@@ -9,7 +9,7 @@ from markupsafe import Markup
 from widevalley.experiments import reproduced_numbers as numbers
 from widevalley.experiments.paper import EPOCH
 from widevalley.experiments.rendering import distinct
-from widevalley.experiments.reproduced import Reproduced, Trial, environment
+from widevalley.experiments.reproduced import CurveRuns, Trial, environment
 from widevalley.experiments.reproduced_numbers import REPORTED, Reached, Reported
 from widevalley.experiments.tables import NOTHING, Heads, Table, plus_minus, significant, verdict
 from widevalley.experiments.unit_results import Result, Unit
@@ -17,10 +17,10 @@ from widevalley.experiments.unit_results import Result, Unit
 Environments = Sequence[Mapping[str, str]]
 
 
-def errors(curves: Sequence[Reproduced], base: Reproduced, environments: Environments) -> Table:
+def errors(curves: Sequence[CurveRuns], base: CurveRuns, environments: Environments) -> Table:
     """A row a curve: its test error beside that of ``base`` and what others report."""
 
-    def row(curve: Reproduced) -> tuple[str, ...]:
+    def row(curve: CurveRuns) -> tuple[str, ...]:
         reported = REPORTED.get(curve.name, Reported())
         return (
             _seeds(curve),
@@ -41,10 +41,10 @@ def errors(curves: Sequence[Reproduced], base: Reproduced, environments: Environ
     return Table(caption, heads, tuple((_named(curve), row(curve)) for curve in curves))
 
 
-def losses(curves: Sequence[Reproduced], base: Reproduced) -> Table | None:
+def losses(curves: Sequence[CurveRuns], base: CurveRuns) -> Table | None:
     """A row a finished curve: its losses at the end."""
 
-    def row(curve: Reproduced) -> tuple[str, ...]:
+    def row(curve: CurveRuns) -> tuple[str, ...]:
         return (
             _mean(curve, lambda result: result.test_loss),
             _against(curve, base, lambda result: result.test_loss),
@@ -58,11 +58,11 @@ def losses(curves: Sequence[Reproduced], base: Reproduced) -> Table | None:
     return Table("Losses after the last gradient", heads, rows) if rows else None
 
 
-def ablations(curves: Sequence[Reproduced], environments: Environments) -> Table:
+def ablations(curves: Sequence[CurveRuns], environments: Environments) -> Table:
     """A row a variant, against the first of them."""
     base, most = curves[0], max(len(curve.trials) for curve in curves)
 
-    def row(curve: Reproduced) -> tuple[str, ...]:
+    def row(curve: CurveRuns) -> tuple[str, ...]:
         tried = [_tried(trial, trial.candidate is curve.chosen) for trial in curve.trials]
         against = Markup("<small>the base</small>") if curve is base else _against(curve, base, lambda r: r.test_error)
         return (
@@ -84,7 +84,7 @@ def ablations(curves: Sequence[Reproduced], environments: Environments) -> Table
     return Table(caption, heads, tuple((_named(curve), row(curve)) for curve in curves))
 
 
-def choices(curves: Sequence[Reproduced]) -> Table | None:
+def choices(curves: Sequence[CurveRuns]) -> Table | None:
     """Every candidate of the curves that had a choice, the chosen one marked."""
     heads: Heads = (("Candidate", ""), ("Rate", ""), ("Validation error", "%"), ("Validation loss", ""), ("", ""))
     rows = []
@@ -100,7 +100,7 @@ def choices(curves: Sequence[Reproduced]) -> Table | None:
     return Table("Candidates, each trained once on 54,000 images", heads, tuple(rows)) if rows else None
 
 
-def reach(curves: Sequence[Reproduced], levels: Sequence[float]) -> Table | None:
+def reach(curves: Sequence[CurveRuns], levels: Sequence[float]) -> Table | None:
     """What each finished curve had cost when its mean test error first was as low as each of ``levels``."""
 
     def cell(found: Reached | None) -> str:
@@ -114,7 +114,7 @@ def reach(curves: Sequence[Reproduced], levels: Sequence[float]) -> Table | None
     return Table("Gradients until the mean test error was first as low as this", heads, tuple(rows)) if rows else None
 
 
-def _named(curve: Reproduced) -> str:
+def _named(curve: CurveRuns) -> str:
     return Markup("{} <small>{}</small>").format(curve.name, curve.curve.description)
 
 
@@ -124,12 +124,12 @@ def _two_lines(first: str, small: str = "") -> str:
     return Markup('<div class="verdict">{} <small>{}</small></div>').format(first, small)
 
 
-def _seeds(curve: Reproduced) -> str:
+def _seeds(curve: CurveRuns) -> str:
     lost = len(curve.ended) - len(curve.finished)
     return f"{len(curve.finished)} of {len(curve.curve.seeds)}" + (f", {lost} diverged" if lost else "")
 
 
-def _costs(curve: Reproduced) -> str:
+def _costs(curve: CurveRuns) -> str:
     """Gradients of one seed, and what that is in epochs of either kind."""
     lasts = [result.last for _, result in curve.finished]
     if not lasts:
@@ -139,11 +139,11 @@ def _costs(curve: Reproduced) -> str:
     return _two_lines(f"{last.gradients:,}", epochs)
 
 
-def _mean(curve: Reproduced, figure: Callable[[Result], float], digits: int | None = None) -> str:
+def _mean(curve: CurveRuns, figure: Callable[[Result], float], digits: int | None = None) -> str:
     return plus_minus([figure(result) for _, result in curve.finished], digits)
 
 
-def _against(curve: Reproduced, base: Reproduced, figure: Callable[[Result], float]) -> str:
+def _against(curve: CurveRuns, base: CurveRuns, figure: Callable[[Result], float]) -> str:
     if curve is base:
         return NOTHING
     return verdict(numbers.difference(curve, base, figure), max(len(curve.curve.seeds), len(base.curve.seeds)))
@@ -166,7 +166,7 @@ def _tried(trial: Trial, chosen: bool) -> str:
     return _two_lines(error, f"at {trial.candidate.lr:.3g}")
 
 
-def _numbered(curve: Reproduced, environments: Environments) -> str:
+def _numbered(curve: CurveRuns, environments: Environments) -> str:
     """Places, from 1, of the environments in which the runs were made."""
     units: list[Unit] = [unit for unit, _ in curve.finished]
     found = distinct(environment(unit.versions, unit.machine) for unit in units)

@@ -26,7 +26,7 @@ from widevalley.experiments import reproduced_numbers as numbers
 from widevalley.experiments.measure_report import spectrum_part
 from widevalley.experiments.measured import Measurement
 from widevalley.experiments.rendering import Panel, panel, write_page
-from widevalley.experiments.reproduced import Reproduced, Reproduction, Spectra, read
+from widevalley.experiments.reproduced import CurveRuns, Reproduced, Spectra, read
 from widevalley.experiments.sheet import sheet
 from widevalley.writing import PARTIAL, write
 
@@ -102,7 +102,7 @@ def write_reproduction(folder: Path) -> Path:
     return page
 
 
-def _sections(found: Reproduction) -> list[Section]:
+def _sections(found: Reproduced) -> list[Section]:
     environments = found.environments()
     spectra = {name: _spectra(name, each) for name, each in found.spectra.items()}
     return [
@@ -140,7 +140,7 @@ def _recipes(merged: Measurement) -> dict[str, str]:
     return said
 
 
-def _two_valleys(found: Reproduction) -> Section:
+def _two_valleys(found: Reproduced) -> Section:
     record = found.measurements.get("two-valleys")
     if record is None:
         return Section("fig2", ["all of it"])
@@ -155,7 +155,7 @@ def _panels(name: str, figures: Sequence[tuple[str, Figure, str]]) -> list[Panel
     ]
 
 
-def _curves(name: str, curves: Sequence[Reproduced], environments: reproduced_tables.Environments) -> Section:
+def _curves(name: str, curves: Sequence[CurveRuns], environments: reproduced_tables.Environments) -> Section:
     # Lines far above, of runs that the noise as printed keeps from training, would hide how the others differ.
     shown = [curve for curve in curves if "-printed-" not in curve.name]
     looks = {curve.curve.description: drawing.style(place) for place, curve in enumerate(shown)}
@@ -170,12 +170,12 @@ def _curves(name: str, curves: Sequence[Reproduced], environments: reproduced_ta
     return Section(name, _missing(curves), "curves", panels, looks=looks, parts=parts)
 
 
-def _ablations(curves: Sequence[Reproduced], environments: reproduced_tables.Environments) -> Section:
+def _ablations(curves: Sequence[CurveRuns], environments: reproduced_tables.Environments) -> Section:
     parts = {"ablations": reproduced_tables.ablations(curves, environments)}
     return Section("table", _missing(curves), "ablations", reproduced_plots.ablations(curves), parts=parts)
 
 
-def _direction(found: Reproduction) -> Section:
+def _direction(found: Reproduced) -> Section:
     record = found.measurements.get("local-gradient")
     if record is None:
         return Section("direction", ["all of it"])
@@ -184,12 +184,12 @@ def _direction(found: Reproduction) -> Section:
     return Section("direction", [], "direction", panels, looks=local_gradient_plots.looks(), parts=parts)
 
 
-def _fisher(found: Reproduction) -> Section:
+def _fisher(found: Reproduced) -> Section:
     record = found.measurements.get("fisher")
     if record is None:
         return Section("fisher", ["all of it"])
     return Section("fisher", [], "fisher", parts={"tables": reproduced_claims.fisher(dict(record)), "record": record})
 
 
-def _missing(curves: Sequence[Reproduced]) -> list[str]:
+def _missing(curves: Sequence[CurveRuns]) -> list[str]:
     return [note for curve in curves if (note := curve.missing())]

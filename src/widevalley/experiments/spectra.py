@@ -99,8 +99,8 @@ class Spectrum:
 
     def tell(self, result: Record, skipped: bool) -> None:
         values = result["eigenvalues"]
-        there = " (there already)" if skipped else ""
-        self.progress.warn(f"{self.name}: {len(values):,} eigenvalues from {values[0]:.4g} to {values[-1]:.4g}{there}")
+        said = f"{len(values):,} eigenvalues from {values[0]:.4g} to {values[-1]:.4g}"
+        self.progress.job(self.name, said, skipped)
 
     def _network(self, given: Samples) -> tuple[nn.Module, Record]:
         """From its file, where an earlier call trained it."""
