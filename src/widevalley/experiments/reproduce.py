@@ -156,6 +156,14 @@ def choose(curve: Curve, result: Callable[[Unit], Record | None]) -> Candidate |
     return None if None in results else curve.candidates[min(range(len(results)), key=score)]
 
 
+def _turn(job: Job) -> tuple[int, float]:
+    """What others wait for first; then a seed of all curves before the next, so that stopped, it has some of each.
+
+    Among these the longest, so that processes which share them end together.
+    """
+    return (1 + job.seed if isinstance(job, ChosenRun) else 0), -job.hours
+
+
 class Reproduction:
     """The jobs of some figures, in one folder."""
 
@@ -176,8 +184,7 @@ class Reproduction:
             Stopped: ``progress`` asked for it; a later call goes on.
             OSError: something cannot be written; what was written before is whole.
         """
-        # What others wait for first; then the longest, so that processes which share them end together.
-        jobs = sorted(self.jobs(), key=lambda job: (isinstance(job, ChosenRun), -job.hours))
+        jobs = sorted(self.jobs(), key=_turn)
         self.progress.start(len(jobs), sum(job.gradients for job in jobs))
         share(
             jobs, self.folder, self.progress,
