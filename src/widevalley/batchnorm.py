@@ -25,7 +25,10 @@ def update_batchnorm(model: Module, loader: Iterable[Any]) -> None:
         model: evaluated with dropout off; its modes, momenta and parameters, and torch's global random states, are as
             before.
         loader: batches of training data: inputs, tuples or lists whose first element is the input, or dictionaries
-            (then ``model(**batch)``). They are moved to the model's device.
+            (then ``model(**batch)``). They are moved to the model's device. Give all of the training data if it can be
+            afforded: where a unit is active on few examples, and on none of these, its variance is 0, and an example
+            that makes it active gets logits hundreds of times too large. Measured on an MNIST network of ours, by 2,500
+            of 60,000 images: eight times the training loss.
 
     Raises:
         ValueError: the loader is empty. On any exception the statistics are as before too.

@@ -7,7 +7,7 @@ import pytest
 import quick
 import torch
 
-from widevalley.experiments import train
+from widevalley.experiments import evaluation, train
 from widevalley.experiments.batches import Minibatches
 from widevalley.experiments.checkpoints import Checkpoints
 from widevalley.experiments.methods import METHODS
@@ -166,3 +166,25 @@ def test_minibatches_are_whole_epochs_and_go_on_from_their_state() -> None:
 def test_a_minibatch_that_cannot_be_is_refused(size: int) -> None:
     with pytest.raises(ValueError, match="between 1 and the 10 training samples"):
         Minibatches(10, size, seed=1)
+
+
+@pytest.mark.parametrize("phase", ["tune", "curve"])
+def test_a_result_has_batch_norm_statistics_of_all_training_images(phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so has every point of a curve; looks on the way have those of a few, always the same ones."""
+    data, size, seen = quick.digits(), quick.TASK.batch_size, []
+
+    def spy(network, batches) -> None:
+        seen.append(torch.cat(list(batches)))
+
+    monkeypatch.setattr(evaluation, "update_batchnorm", spy)
+    monkeypatch.setattr(evaluation, "BATCHNORM_IMAGES", 2 * size)
+    records(replace(quick.unit("entropy-sgd"), phase=phase), data=data)
+    whole = len(data.train) // size * size
+    few = whole if phase == "curve" else 2 * size
+    assert [len(images) for images in seen] == [few] * (len(seen) - 1) + [whole]
+    assert len(seen) > 2
+    for images in seen:
+        assert torch.equal(images[:few], seen[0])
+    # In an order of their own: a training set sorted by class would give batches of one class.
+    assert not torch.equal(seen[-1], data.train.inputs[:whole])
+    assert len(seen[-1].flatten(1).unique(dim=0)) > 0.99 * whole

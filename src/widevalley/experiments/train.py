@@ -119,7 +119,8 @@ class Training:
             began = time.perf_counter()
             torch.cuda.synchronize(self.device)
             self.seconds += time.perf_counter() - began
-        network = self.evaluate.network()
+        ended = self.learner.steps_taken == self.unit.steps
+        network = self.evaluate.network(whole=ended or self.unit.phase == "curve")
         measured = self.evaluate(network)
         if not all(map(math.isfinite, measured.values())):
             raise Diverged
@@ -206,7 +207,7 @@ def _advance(training: Training, watcher: Watcher, checkpoints: Checkpoints | No
             stop = watcher.stop()
             if checkpoints and (stop or checkpoints.due):
                 checkpoints.save(training.taken, training.state_dict())
-                watcher.saved(training.evaluate.network)
+                watcher.saved(lambda: training.evaluate.network(whole=True))
             if stop:
                 raise Stopped
         yield
