@@ -27,8 +27,8 @@ def update_batchnorm(model: Module, loader: Iterable[Any]) -> None:
         loader: batches of training data: inputs, tuples or lists whose first element is the input, or dictionaries
             (then ``model(**batch)``). They are moved to the model's device. Give all of the training data if it can be
             afforded: where a unit is active on few examples, and on none of these, its variance is 0, and an example
-            that makes it active gets logits hundreds of times too large. Measured on an MNIST network of ours, by 2,500
-            of 60,000 images: eight times the training loss.
+            that makes it active gets logits far too large. By 2,500 of MNIST's 60,000 images the training loss of a
+            centre was 5.6 times that by all (``results/batchnorm/mnistfc.jsonl``).
 
     Raises:
         ValueError: the loader is empty. On any exception the statistics are as before too.

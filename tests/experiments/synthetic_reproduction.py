@@ -129,7 +129,14 @@ def local_gradient(folder):
 def fisher(folder):
     shares = {"share_zero": 0.25, "share_below": 0.5}
     diagonal = {"trace": 12.5, "ratio": 0.811, "median_ratio": 0.9, "correlation": 0.97, "rank_correlation": 0.875}
-    own = {"trace": 101.9, "trace_error": 0.6, "difference": 0.088, "largest_eigenvalue": 13.1, **shares}
+    own = {
+        "coordinates": 1000,
+        "trace": 101.9,
+        "trace_error": 0.6,
+        "difference": 0.088,
+        "largest_eigenvalue": 13.1,
+        **shares,
+    }
     networks = [
         {"name": name, "test_error": 4.25, "hessian": own | {"lowest_eigenvalue": -0.227},
          "diagonals": dict.fromkeys(("model", "empirical", "adam", "adam_per_sample"), diagonal | shares)}

@@ -186,6 +186,7 @@ def test_fisher_information_beside_the_hessian(tmp_path):
         assert table["Hessian"] == ["101.9 ± 0.6", "1", "1", "1, 1", "25.00", "50.00"]
         assert table["Adam’s moments"] == ["12.50", "0.811", "0.900", "0.970, 0.875", "25.00", "50.00"]
         assert set(table) == {"Diagonal", "Hessian", *ROWS.values()}
+    assert "over 1,000 random entries of its diagonal" in page.text
     assert "784-64-10 with tanh, test error 4.25 %: ‖H − G‖ / ‖H‖ = 0.088, λ from −0.227 to 13.10" in page.text
 
 
@@ -194,6 +195,23 @@ def test_what_lemma_2_assumes_away(tmp_path):
     synthetic.spectrum(tmp_path, "fig3b-adam")
     page = Page(text_of(tmp_path))
     assert page.tables["Table of Lemma 2 of fig3b"]["adam"] == ["98.00", "98.50", "1.50"]
+
+
+@pytest.mark.parametrize(
+    ("eigenvalue", "shares"),
+    [
+        (-2.01, ["98.00", "98.00"]), (-1.99, ["98.00", "98.50"]), (-0.21, ["98.00", "98.50"]),
+        (-0.19, ["98.50", "98.50"]), (9e-5, ["98.50", "98.50"]), (2e-4, ["98.00", "98.00"]),
+    ],
+)  # fmt: skip
+def test_where_lemma_2_begins_and_ends(tmp_path, eigenvalue, shares):
+    """[-2γ - c, c] for γ = 0.1 and 1, c = 1e-4: one eigenvalue of 200 on either side of each end."""
+    path = synthetic.spectrum(tmp_path, "fig3b-adam")
+    record = json.loads(path.read_text())
+    found = record["networks"]["network"]["spectrum"]
+    found["eigenvalues"] = sorted([eigenvalue, *found["eigenvalues"][1:]])
+    path.write_text(json.dumps(record))
+    assert Page(text_of(tmp_path)).tables["Table of Lemma 2 of fig3b"]["adam"][:2] == shares
 
 
 def test_text_is_escaped(tmp_path):

@@ -188,3 +188,20 @@ def test_a_result_has_batch_norm_statistics_of_all_training_images(phase: str, m
     # In an order of their own: a training set sorted by class would give batches of one class.
     assert not torch.equal(seen[-1], data.train.inputs[:whole])
     assert len(seen[-1].flatten(1).unique(dim=0)) > 0.99 * whole
+
+
+def test_a_network_that_is_saved_on_the_way_has_statistics_of_all_images(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    data, size, seen = quick.digits(), quick.TASK.batch_size, []
+    monkeypatch.setattr(evaluation, "BATCHNORM_IMAGES", 2 * size)
+
+    class Saving(StopsAt):
+        def saved(self, network) -> None:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(evaluation, "update_batchnorm", lambda _, batches: seen.extend(map(len, batches)))
+                network()
+
+    with pytest.raises(Stopped):
+        run(quick.unit("entropy-sgd"), quick.TASK, data, Saving(22), Checkpoints(tmp_path))
+    assert sum(seen) == len(data.train) // size * size

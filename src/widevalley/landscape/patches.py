@@ -5,8 +5,6 @@ A product with the Hessian of small-LeNet took 40 % of the time so with batches 
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -19,7 +17,29 @@ def convolve_patches(model: nn.Module) -> None:
     """Makes the model's plain convolutions compute in that way, if it is in float64 on a CPU; others stay."""
     for module in model.modules():
         if type(module) is nn.Conv2d and _plain(module):
-            module.forward = partial(_convolved, module)  # type: ignore[method-assign]
+            module.__class__ = _ByPatches
+
+
+class _ByPatches(nn.Conv2d):
+    """A plain one: no groups, no dilation, padded with zeros."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, channels, height, width) to (n, outputs, …), as ``nn.Conv2d.forward``."""
+        if images.ndim != 4:
+            return super().forward(images)
+        (height, width), (down, right) = self.kernel_size, self.stride
+        above, left = (int(side) for side in self.padding)
+        padded = pad(images, (left, left, above, above)) if above or left else images
+        # A view until it is reshaped.
+        patches = padded.unfold(2, height, down).unfold(3, width, right)
+        if patches.numel() * patches.element_size() > PATCH_BYTES:
+            return super().forward(images)
+        n, _, rows, columns = patches.shape[:4]
+        flat = patches.permute(0, 2, 3, 1, 4, 5).reshape(n * rows * columns, -1)
+        found = flat @ self.weight.flatten(1).T
+        if self.bias is not None:
+            found = found + self.bias
+        return found.view(n, rows, columns, -1).permute(0, 3, 1, 2)
 
 
 def _plain(convolution: nn.Conv2d) -> bool:
@@ -32,22 +52,3 @@ def _plain(convolution: nn.Conv2d) -> bool:
         and convolution.padding_mode == "zeros"
         and not isinstance(convolution.padding, str)
     )
-
-
-def _convolved(convolution: nn.Conv2d, images: Tensor) -> Tensor:
-    """(n, channels, height, width) to (n, outputs, …), as ``nn.Conv2d.forward``."""
-    if images.ndim != 4:
-        return nn.Conv2d.forward(convolution, images)
-    (height, width), (down, right) = convolution.kernel_size, convolution.stride
-    above, left = (int(side) for side in convolution.padding)
-    padded = pad(images, (left, left, above, above)) if above or left else images
-    # A view until it is reshaped.
-    patches = padded.unfold(2, height, down).unfold(3, width, right)
-    if patches.numel() * patches.element_size() > PATCH_BYTES:
-        return nn.Conv2d.forward(convolution, images)
-    n, _, rows, columns = patches.shape[:4]
-    flat = patches.permute(0, 2, 3, 1, 4, 5).reshape(n * rows * columns, -1)
-    found = flat @ convolution.weight.flatten(1).T
-    if convolution.bias is not None:
-        found = found + convolution.bias
-    return found.view(n, rows, columns, -1).permute(0, 3, 1, 2)
