@@ -26,7 +26,7 @@ def row(table, name):
 
 def test_an_empty_folder_lacks_everything(tmp_path):
     empty = read(tmp_path)
-    assert {name: len(curves) for name, curves in empty.curves.items()} == {"fig4a": 7, "fig4b": 7, "table": 20}
+    assert {name: len(curves) for name, curves in empty.curves.items()} == {"fig4a": 8, "fig4b": 8, "table": 20}
     assert found(tmp_path, "mnistfc-adam").missing() == "mnistfc-adam: seed 0, 1, 2, 3, 4"
     assert found(tmp_path, "base").missing() == "base: the choice, for which 0.03, 0.1, 0.3 lacks; seed 0, 1, 2"
     assert "Nesterov's momentum in both loops, Adam in both loops" in found(tmp_path, "mnistfc-text").missing()
