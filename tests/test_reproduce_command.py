@@ -36,8 +36,8 @@ def test_a_dry_run_counts_and_runs_nothing(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     rows = {line.split()[0]: line.split()[1:] for line in result.output.splitlines()[1:-1]}
     assert list(rows) == [*options.REPRODUCED, "all"]
-    # Four candidates, three curves of five seeds, four readings of the printed noise.
-    assert rows["fig4a"][:2] == ["23", "23"]
+    # Three candidates; two curves of five seeds, two of three, one of one; four readings of the printed noise.
+    assert rows["fig4a"][:2] == ["24", "24"]
     assert rows["table"][:2] == ["122", "122"]
     assert int(rows["all"][0]) == sum(int(rows[name][0]) for name in options.REPRODUCED)
     assert float(rows["all"][3]) == pytest.approx(sum(float(rows[name][3]) for name in options.REPRODUCED), abs=0.4)

@@ -26,9 +26,9 @@ def row(table, name):
 
 def test_an_empty_folder_lacks_everything(tmp_path):
     empty = read(tmp_path)
-    assert {name: len(curves) for name, curves in empty.curves.items()} == {"fig4a": 8, "fig4b": 8, "table": 20}
+    assert {name: len(curves) for name, curves in empty.curves.items()} == {"fig4a": 9, "fig4b": 9, "table": 20}
     assert found(tmp_path, "mnistfc-adam").missing() == "mnistfc-adam: seed 0, 1, 2, 3, 4"
-    assert found(tmp_path, "base").missing() == "base: the choice, for which 0.03, 0.1, 0.3 lacks; seed 0, 1, 2"
+    assert found(tmp_path, "base").missing() == "base: the choice, for which 0.01, 0.03, 0.1 lacks; seed 0, 1, 2"
     assert "Nesterov's momentum in both loops, Adam in both loops" in found(tmp_path, "mnistfc-text").missing()
     assert empty.spectra["fig3a"].missing == ("sgd", "initial", "entropy-sgd")
     assert empty.spectra["fig3a"].merged is None
@@ -39,15 +39,15 @@ def test_an_empty_folder_lacks_everything(tmp_path):
 
 def test_the_candidate_with_the_lowest_validation_error_runs(tmp_path):
     synthetic.choosing(tmp_path, TEXT)
-    synthetic.running(tmp_path, TEXT, seeds=(1, 3))
+    synthetic.running(tmp_path, TEXT, seeds=(0, 2))
     curve = found(tmp_path, "mnistfc-text")
     assert curve.chosen is TEXT.candidates[1]
-    assert [unit.seed for unit in curve.runs] == [1, 3]
-    assert curve.missing() == "mnistfc-text: seed 0, 2, 4"
+    assert [unit.seed for unit in curve.runs] == [0, 2]
+    assert curve.missing() == "mnistfc-text: seed 1"
     table = tables.choices([curve])
-    assert [cells[-1] for _, cells in table.rows] == ["", "<strong>chosen</strong>", "", ""]
+    assert [cells[-1] for _, cells in table.rows] == ["", "<strong>chosen</strong>", ""]
     errors = [float(cells[1]) for _, cells in table.rows]
-    assert errors == pytest.approx([errors[1] + 1, errors[1], errors[1] + 1, errors[1] + 2])
+    assert errors == pytest.approx([errors[1] + 1, errors[1], errors[1] + 1])
 
 
 def test_without_all_trials_there_is_no_choice_and_no_run(tmp_path):
@@ -179,12 +179,11 @@ def test_a_variant_stands_beside_the_base(tmp_path):
     assert len(table.rows) == len(curves) == 20
     base, noise = row(table, "base"), row(table, "noise")
     assert [cell.count("<strong>") for cell in base[:3]] == [0, 1, 0]
-    assert "at 0.03" in base[0]
+    assert "at 0.01" in base[0]
     assert base[5] == "<small>the base</small>"
     # Differences 0.1, 0.11 and 0.12: 0.11 ± 4.303 · 0.01/√3.
     assert "higher</strong> <small>+0.11 <span>(+0.09 to +0.13)</span>" in noise[5]
     assert base[-2] == "1.0"
     assert noise[-2] == "–"
-    assert row(table, "sgd-cosine") == (*['<div class="verdict">– <small>at 0.03</small></div>'], *[
-        f'<div class="verdict">– <small>at {rate}</small></div>' for rate in (0.1, 0.3)
-    ], "0 of 3", *["–"] * 6)  # fmt: skip
+    rates = [f'<div class="verdict">– <small>at {rate}</small></div>' for rate in (0.005, 0.015, 0.05)]
+    assert row(table, "sgd-cosine") == (*rates, "0 of 3", *["–"] * 6)

@@ -92,9 +92,9 @@ def test_the_figures_stand_alone_too(whole):
             assert 0 < y < y + high < height
     legend = ElementTree.parse(whole / "figures" / "fig4a.svg").getroot().findall("{http://www.w3.org/2000/svg}text")
     said = [text.text for text in legend]
-    names = ("authors", "adam", "adam-dropout", "text")
-    assert said[:4] == [EVERY[f"mnistfc-{name}"].description for name in names]
-    assert said[4] == "Test error (%), by epochs of gradients"
+    names = ("authors", "adam", "adam-dropout", "text", "text-sgld-large")
+    assert said[:5] == [EVERY[f"mnistfc-{name}"].description for name in names]
+    assert said[5] == "Test error (%), by epochs of gradients"
 
 
 def test_the_noise_as_printed_is_in_the_table_and_not_in_the_figure(whole):

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from scipy.integrate import quad
+from scipy.optimize import brentq
 
 from widevalley.landscape.theory import (
     convex_minimizer_shift,
@@ -99,6 +100,16 @@ def skewed(x: float) -> float:
 
 def test_the_counter_example_to_the_convex_aside() -> None:
     assert convex_minimizer_shift(skewed, 0.0, 1.0) == pytest.approx(-0.245, abs=5e-4)
+
+
+def test_a_smooth_and_strongly_convex_counter_example() -> None:
+    """f″ lies in [½, 3/2], as Sec. 4.4 assumes."""
+
+    def bent(x: float) -> float:
+        return x**2 / 4 + 4 * math.log1p(math.exp(x - 2))
+
+    minimizer = brentq(lambda x: x / 2 + 4 / (1 + math.exp(2 - x)), -1.0, 0.0, xtol=1e-12)
+    assert convex_minimizer_shift(bent, minimizer, 1.0) == pytest.approx(-0.0803, abs=5e-5)
 
 
 @pytest.mark.parametrize("gamma", [0.3, 1.0, 20.0])
