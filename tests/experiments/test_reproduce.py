@@ -17,7 +17,7 @@ from widevalley.experiments.folder import Folder, read_json
 from widevalley.experiments.methods import METHODS
 from widevalley.experiments.minima import Minimum
 from widevalley.experiments.networks import char_lstm
-from widevalley.experiments.paper import FIG4A, FIG4B, Candidate, Curve
+from widevalley.experiments.paper import EPOCH, FIG4A, FIG4B, Candidate, Curve
 from widevalley.experiments.records import Record
 from widevalley.experiments.reproduce import ChosenRun, Reproduction, choose
 from widevalley.experiments.sharing import share
@@ -164,6 +164,54 @@ def test_every_curve_can_be_built_and_its_settings_are_the_same_in_every_process
             closure()
             optimizer.step(closure if candidate.method.gradients_per_step > 1 else None)
         assert all(p.isfinite().all() for p in model.parameters())
+
+
+def moved(each: Curve, lr: float, gradients: int) -> float:
+    """How far the weight has gone after so many gradients, all of 1."""
+    weight = nn.Parameter(torch.zeros((), dtype=torch.float64))
+    candidate = each.candidates[0]
+    optimizer = candidate.method.build([weight], lr, 0, 10_000)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        weight.backward()
+        return weight.detach()
+
+    several = candidate.method.gradients_per_step
+    for _ in range(gradients // several):
+        if several > 1:
+            optimizer.step(closure)
+        else:
+            closure()
+            optimizer.step()
+    return -float(weight.detach())
+
+
+def test_the_rates_of_the_ablations_make_equal_steps() -> None:
+    """A gradient of the base, L = 5, L = 1, SGD and K = 5 moves the weights alike, within a fifth."""
+    curves = {each.name: each for each in ABLATIONS}
+    steps = {
+        name: (moved(each, each.candidates[0].lr, 400) - moved(each, each.candidates[0].lr, 200)) / 200
+        for name, each in curves.items()
+        if name in {"base", "L5", "L1", "sgd-constant", "perturbed"}
+    }
+    assert steps.pop("base") == pytest.approx(5.187 * 0.01, rel=1e-3)
+    assert list(steps.values()) == pytest.approx([0.052] * 4, rel=0.2)
+
+
+@pytest.mark.parametrize("each", [each for each in (*FIG4A, *FIG4B) if each.name.endswith("-text")])
+def test_the_texts_inner_rate_is_a_tenth_of_the_outer_one(each: Curve) -> None:
+    """Before and after both fall, at the same outer update."""
+    assert len(each.candidates) == 3
+    for candidate in each.candidates:
+        optimizer = candidate.method.build(nn.Linear(2, 1).parameters(), candidate.lr, 0, 1_000)
+        assert candidate.method.schedule is not None
+        schedule = candidate.method.schedule(optimizer, 1_000)
+        group = optimizer.param_groups[0]
+        cycle = group["inner_steps"] + (group["rho"] > 0)
+        for update in (0, 30 * EPOCH - 1, 30 * EPOCH, 60 * EPOCH):
+            inner = candidate.lr * schedule.lr_lambdas[0](update * cycle)  # type: ignore[attr-defined]
+            assert inner == pytest.approx(0.1 * optimizer._schedules[0]["outer_lr"](update))  # type: ignore[attr-defined]
 
 
 def test_candidates_are_chosen_without_the_images_that_curves_are_watched_on() -> None:

@@ -4,7 +4,7 @@ The base is the authors' settings without noise, on their network (batch-norm, d
 0.25, γ = 1e-4 growing, the inner momentum begun anew each cycle. As in their runs the outer rate falls to a tenth after
 a third of the run; in the variants of SGD it is the rate that falls, or none. Each variant has three learning rates to
 be chosen from on a validation split. Where the gradient is constant, the weights move by 5.2 rates a gradient in the
-base, 1.6 with L = 5, 0.48 with L = 1, 10 with SGD and 2 with K = 5: rates are such that all have about the same steps
+base, 1.7 with L = 5, 0.48 with L = 1, 10 with SGD and 2 with K = 5: rates are such that all have about the same steps
 to choose from.
 """
 
