@@ -238,11 +238,15 @@ def tiny_text_network() -> nn.Module:
     return type(char_lstm())(classes=8, width=3)
 
 
-def test_a_spectrum_is_a_measurement_and_goes_on_with_its_network(tmp_path: Path) -> None:
+def tiny(folder: Path, progress: Telling, rate: float = 0.01) -> Spectrum:
     task = Task("tiny", "", lambda folder: text(), tiny_text_network, 6, 1, batches=Minibatches)
-    minimum = Minimum("tiny-adam", "fig3b", task, METHODS["adam"], 0.01, 20)
+    minimum = Minimum("tiny-adam", "fig3b", task, METHODS["adam"], rate, 20)
+    return Spectrum(minimum, Folder(folder), progress, None, "widevalley reproduce fig3b")
+
+
+def test_a_spectrum_is_a_measurement_and_goes_on_with_its_network(tmp_path: Path) -> None:
     progress = Telling()
-    job = Spectrum(minimum, Folder(tmp_path), progress, None, "widevalley reproduce fig3b")
+    job = tiny(tmp_path, progress)
     assert job.ready()
     assert job.ended() is None
     found = job.work()
@@ -264,10 +268,23 @@ def test_a_spectrum_is_a_measurement_and_goes_on_with_its_network(tmp_path: Path
     assert (tmp_path / "networks" / "tiny-adam.safetensors").read_bytes() == weights
 
 
+def test_a_stopped_spectrum_whose_network_is_lost_begins_anew(tmp_path: Path) -> None:
+    stopping = Telling()
+    stopping.stop = lambda: (tmp_path / "spectra" / "tiny-adam" / measure.FILE).exists()  # type: ignore[method-assign]
+    with pytest.raises(Stopped):
+        tiny(tmp_path, stopping).work()
+    (tmp_path / "networks" / "tiny-adam.safetensors").unlink()
+    # Another rate in place of another machine.
+    job = tiny(tmp_path, Telling(), rate=0.02)
+    assert job.ended() is None
+    found = job.work()
+    assert job.ended() == found
+    record = read_json(tmp_path / "spectra" / "tiny-adam" / measure.FILE)["networks"]["tiny-adam"]
+    assert record["configuration"]["lr"] == 0.02
+
+
 def test_one_spectrum_at_a_time(tmp_path: Path) -> None:
-    task = Task("tiny", "", lambda folder: text(), tiny_text_network, 6, 1, batches=Minibatches)
-    folder = Folder(tmp_path)
-    job = Spectrum(Minimum("tiny-adam", "fig3b", task, METHODS["adam"], 0.01, 2), folder, Telling(), None, "")
-    with folder.lock("spectrum"):
+    job = tiny(tmp_path, Telling())
+    with Folder(tmp_path).lock("spectrum"):
         assert not job.ready()
     assert job.ready()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,6 +112,8 @@ class Spectrum:
             network.load_state_dict(load_file(self.weights))
             return network.eval(), read_json(beside)
         network, about = reach(self.minimum, given)
+        # What was begun there is of weights that are lost; another training ends at others, to the last digit.
+        shutil.rmtree(self.path, ignore_errors=True)
         save_weights(network, self.weights, about)
         write(beside, json.dumps(about))
         return network, about
