@@ -1,5 +1,6 @@
 """A measurement: its parts against the measures they come from, what is kept, and going on with it."""
 
+import dataclasses
 import json
 import math
 
@@ -14,7 +15,7 @@ from widevalley.experiments.measure import Plan, measure
 from widevalley.experiments.measured import PARTS
 from widevalley.experiments.subjects import of_function
 from widevalley.experiments.train import Stopped
-from widevalley.landscape import compare_widths, hessian_eigenvalues, local_entropy, sharpness, trace
+from widevalley.landscape import Objective, compare_widths, hessian_eigenvalues, local_entropy, sharpness, trace
 
 QUICK = ("density", "sharpness")
 
@@ -126,6 +127,39 @@ def test_an_entropy_goes_on_at_the_scope_where_it_stopped(tmp_path, monkeypatch)
     assert len(measurements.read(tmp_path / "out").networks["net0"].entropy.points) == 1
     measure(wanted, tmp_path / "out", Telling(), resume=True)
     assert measured == [5.0, 50.0, 50.0]
+
+
+def test_a_spectrum_is_kept_while_other_samples_are_measured(tmp_path, monkeypatch) -> None:
+    wanted = plan(tmp_path, ("spectrum",), networks=1)
+    (subject,) = wanted.subjects
+    others = {f"subset {seed}": Objective(subject.objective.model, data=[quick.clouds(seed=seed)]) for seed in (1, 2)}
+    wanted = dataclasses.replace(wanted, subjects=(dataclasses.replace(subject, elsewhere=others),))
+    measured, spectra = [], []
+    outermost, every = parts.outermost, parts.hessian_eigenvalues
+
+    def counted(objective, told):
+        measured.append(objective)
+        if len(measured) == 2:
+            raise Stopped
+        return outermost(objective, told)
+
+    def counted_spectra(*arguments, **named):
+        spectra.append(arguments)
+        return every(*arguments, **named)
+
+    monkeypatch.setattr(parts, "outermost", counted)
+    monkeypatch.setattr(parts, "hessian_eigenvalues", counted_spectra)
+    with pytest.raises(Stopped):
+        measure(wanted, tmp_path / "out", Telling())
+    there = measurements.read(tmp_path / "out")
+    assert there.missing() == {"net0": ("spectrum",)}
+    assert len(there.networks["net0"].spectrum.eigenvalues) == 30
+    assert list(there.networks["net0"].spectrum.elsewhere) == ["subset 1"]
+    measure(wanted, tmp_path / "out", Telling(), resume=True)
+    whole = measurements.read(tmp_path / "out")
+    assert whole.missing() == {}
+    assert list(whole.networks["net0"].spectrum.elsewhere) == ["subset 1", "subset 2"]
+    assert (len(measured), len(spectra)) == (3, 1)
 
 
 def test_a_large_network_has_no_learning_coefficient_and_is_complete(tmp_path, monkeypatch) -> None:

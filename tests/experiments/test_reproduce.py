@@ -1,5 +1,6 @@
 """The jobs of a reproduction: left out where they are done, shared, in the right order."""
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -257,6 +258,16 @@ def test_a_spectrum_is_a_measurement_and_goes_on_with_its_network(tmp_path: Path
     about = record["networks"]["tiny-adam"]["configuration"]
     assert (about["gradients"], about["regenerated"] <= 6) == (20, True)
     assert job.ended() == found
+
+    # One whose other samples lack is taken up again, unless its weights are lost.
+    path = tmp_path / "spectra" / "tiny-adam" / measure.FILE
+    record["networks"]["tiny-adam"]["spectrum"]["unfinished"] = True
+    path.write_text(json.dumps(record))
+    assert job.ended() is None
+    job.weights.rename(tmp_path / "away")
+    assert job.ended() == {**found, "unfinished": True}
+    (tmp_path / "away").rename(job.weights)
+    assert job.work() == found
 
     job.tell(found, skipped=True)
     assert progress.lines[-1].startswith(f"run 1 of 0: spectrum-tiny-adam: {n} eigenvalues from ")

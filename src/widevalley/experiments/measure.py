@@ -184,21 +184,21 @@ class _Measuring:
         self.progress.ended(title, f"left out. {found['skipped']}" if "skipped" in found else "")
 
     def _measured(self, subject: Subject, part: str, before: Record | None) -> Record:
+        network = self.record["networks"][subject.name]
+
+        def keep(found: Record) -> None:
+            network[part] = rounded(found, DIGITS)
+            self._write()
+
+        before = before if before and "unfinished" in before else None
         if part == "spectrum":
             folder = self.folder / f"spectrum-{subject.name}"
-            found = parts.spectrum(subject, folder, self.plan.asked, self._told)
+            found = parts.spectrum(subject, folder, self.plan.asked, before, keep, self._told)
             shutil.rmtree(folder, ignore_errors=True)
             return found
         if part == "entropy":
             if not self.record["gammas"]:
                 self.record["gammas"] = parts.default_gammas(self.first.objective)
-            network = self.record["networks"][subject.name]
-
-            def keep(found: Record) -> None:
-                network["entropy"] = rounded(found, DIGITS)
-                self._write()
-
-            before = before if before and "unfinished" in before else None
             return parts.entropy(subject, self.record["gammas"], before, keep, self._told)
         if part == "surface":
             others = self.plan.subjects[1:] if subject is self.first else ()

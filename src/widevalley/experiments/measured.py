@@ -65,6 +65,7 @@ class Eigenvalues:
     dtype: str
     seconds: Mapping[str, float]
     elsewhere: Mapping[str, Elsewhere]
+    unfinished: bool  # not of all other samples yet
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ class Measurement:
         """Parts that were asked for and are not there yet, or not to their end, by network."""
 
         def lacks(part: object) -> bool:
-            return part is None or (isinstance(part, Entropy) and part.unfinished)
+            return part is None or (isinstance(part, Eigenvalues | Entropy) and part.unfinished)
 
         lacking = {
             name: tuple(part for part in self.what if lacks(getattr(network, part)))

@@ -96,7 +96,8 @@ def _spectrum(record: Record, parameters: int) -> Eigenvalues:
         raise ValueError(f"eigenvalues has shape {values.shape} where the network has {parameters} parameters")
     seconds = {str(part): _real(time) for part, time in record["seconds"].items()}
     elsewhere = {str(name): _filled(Elsewhere, other) for name, other in record["elsewhere"].items()}
-    return _filled(Eigenvalues, record, eigenvalues=values, seconds=seconds, elsewhere=elsewhere)
+    unfinished = bool(record.get("unfinished"))
+    return _filled(Eigenvalues, record, eigenvalues=values, seconds=seconds, elsewhere=elsewhere, unfinished=unfinished)
 
 
 def _density(record: Record) -> Quadrature:

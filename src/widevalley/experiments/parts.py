@@ -79,11 +79,27 @@ def point(subject: Subject) -> Record:
     }
 
 
-def spectrum(subject: Subject, folder: Path, asked: bool, told: Told) -> Record:
+def spectrum(
+    subject: Subject, folder: Path, asked: bool, before: Record | None, keep: Callable[[Record], None], told: Told
+) -> Record:
     """Every eigenvalue, and the outermost ones on other samples.
+
+    What ``before`` has is not measured again.
+
+    ``keep`` is given what there is after each of them.
 
     Raises Skipped if it was not asked for and takes more than minutes.
     """
+    record = before or {**_eigenvalues(subject, folder, asked, told), "elsewhere": {}, "unfinished": True}
+    keep(record)
+    for name, objective in subject.elsewhere.items():
+        if name not in record["elsewhere"]:
+            record["elsewhere"][name] = outermost(objective, told)
+            keep(record)
+    return {key: value for key, value in record.items() if key != "unfinished"}
+
+
+def _eigenvalues(subject: Subject, folder: Path, asked: bool, told: Told) -> Record:
     if not asked:
         planned = plan(subject.objective)
         seconds = planned.seconds + planned.reduction_seconds
@@ -100,7 +116,6 @@ def spectrum(subject: Subject, folder: Path, asked: bool, told: Told) -> Record:
         "trace": float(found.eigenvalues.sum()),
         "dtype": str(subject.objective.dtype).removeprefix("torch."),
         "seconds": dict(found.seconds),
-        "elsewhere": {name: outermost(objective, told) for name, objective in subject.elsewhere.items()},
     }
 
 

@@ -81,7 +81,9 @@ class Spectrum:
             return None
         network = read_json(path)["networks"].get(self.minimum.name, {})
         found: Record = network.get("spectrum", {})
-        return found if "eigenvalues" in found else None
+        # The rest is of other samples: without the network's weights it cannot be had any more.
+        ended = "eigenvalues" in found and ("unfinished" not in found or not self.weights.exists())
+        return found if ended else None
 
     def work(self) -> Record:
         """Raises MinimumError where it cannot be had, with what to do."""
