@@ -25,7 +25,7 @@ def network(tmp_path_factory):
 
 def spectrum(values, floor=1e-6):
     values = np.sort(np.asarray(values, dtype=float))
-    return Eigenvalues(values, floor, 0, 0.0, float(values.sum()), "float64", {}, {})
+    return Eigenvalues(values, floor, 0, 0.0, float(values.sum()), "float64", {}, {}, unfinished=False)
 
 
 def quadrature(density, largest=(), most_negative=()):
