@@ -1,5 +1,6 @@
 """A measurement: its parts against the measures they come from, what is kept, and going on with it."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -129,7 +130,8 @@ def test_an_entropy_goes_on_at_the_scope_where_it_stopped(tmp_path, monkeypatch)
     assert measured == [5.0, 50.0, 50.0]
 
 
-def test_a_spectrum_is_kept_while_other_samples_are_measured(tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("failure", [Stopped, RuntimeError])
+def test_a_spectrum_is_kept_while_other_samples_are_measured(tmp_path, monkeypatch, failure) -> None:
     wanted = plan(tmp_path, ("spectrum",), networks=1)
     (subject,) = wanted.subjects
     others = {f"subset {seed}": Objective(subject.objective.model, data=[quick.clouds(seed=seed)]) for seed in (1, 2)}
@@ -140,7 +142,7 @@ def test_a_spectrum_is_kept_while_other_samples_are_measured(tmp_path, monkeypat
     def counted(objective, told):
         measured.append(objective)
         if len(measured) == 2:
-            raise Stopped
+            raise failure
         return outermost(objective, told)
 
     def counted_spectra(*arguments, **named):
@@ -149,10 +151,11 @@ def test_a_spectrum_is_kept_while_other_samples_are_measured(tmp_path, monkeypat
 
     monkeypatch.setattr(parts, "outermost", counted)
     monkeypatch.setattr(parts, "hessian_eigenvalues", counted_spectra)
-    with pytest.raises(Stopped):
+    with pytest.raises(Stopped) if failure is Stopped else contextlib.nullcontext():
         measure(wanted, tmp_path / "out", Telling())
     there = measurements.read(tmp_path / "out")
     assert there.missing() == {"net0": ("spectrum",)}
+    assert not (tmp_path / "out" / "spectrum-net0").exists()
     assert len(there.networks["net0"].spectrum.eigenvalues) == 30
     assert list(there.networks["net0"].spectrum.elsewhere) == ["subset 1"]
     measure(wanted, tmp_path / "out", Telling(), resume=True)

@@ -1,6 +1,7 @@
 """The jobs of a reproduction: left out where they are done, shared, in the right order."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,8 +30,8 @@ from widevalley.progress import Narrator
 
 
 class Telling(Narrator):
-    def __init__(self) -> None:
-        super().__init__(lambda: False)
+    def __init__(self, stop: Callable[[], bool] = lambda: False) -> None:
+        super().__init__(stop)
         self.results: list[tuple[str, bool]] = []
         self.lines: list[str] = []
 
@@ -280,17 +281,16 @@ def test_a_spectrum_is_a_measurement_and_goes_on_with_its_network(tmp_path: Path
 
 
 def test_a_stopped_spectrum_whose_network_is_lost_begins_anew(tmp_path: Path) -> None:
-    stopping = Telling()
-    stopping.stop = lambda: (tmp_path / "spectra" / "tiny-adam" / measure.FILE).exists()  # type: ignore[method-assign]
+    begun = tmp_path / "spectra" / "tiny-adam" / measure.FILE
     with pytest.raises(Stopped):
-        tiny(tmp_path, stopping).work()
+        tiny(tmp_path, Telling(begun.exists)).work()
     (tmp_path / "networks" / "tiny-adam.safetensors").unlink()
     # Another rate in place of another machine.
     job = tiny(tmp_path, Telling(), rate=0.02)
     assert job.ended() is None
     found = job.work()
     assert job.ended() == found
-    record = read_json(tmp_path / "spectra" / "tiny-adam" / measure.FILE)["networks"]["tiny-adam"]
+    record = read_json(begun)["networks"]["tiny-adam"]
     assert record["configuration"]["lr"] == 0.02
 
 

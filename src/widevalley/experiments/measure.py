@@ -1,14 +1,13 @@
 """Measuring networks side by side: ``widevalley measure``, kept in a folder of its own.
 
 measurement.json    all of it, one object, written whole after every part
-spectrum-NAME/      what an unfinished spectrum has on disk
+spectrum-NAME/      what eigenvalues that are not there yet have on disk
 lock                held by the process at work
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,7 +170,10 @@ class _Measuring:
             self.progress.ended(title, "there already")
             return
         self._begin(title)
-        found = network[part] = self._tried(lambda: self._measured(subject, part, there))
+        found = self._tried(lambda: self._measured(subject, part, there))
+        # What was kept before a failure stays, unfinished.
+        if not ("skipped" in found and "unfinished" in network.get(part, {})):
+            network[part] = found
         self._end(title, found)
 
     def _begin(self, title: str) -> None:
@@ -193,9 +195,7 @@ class _Measuring:
         before = before if before and "unfinished" in before else None
         if part == "spectrum":
             folder = self.folder / f"spectrum-{subject.name}"
-            found = parts.spectrum(subject, folder, self.plan.asked, before, keep, self._told)
-            shutil.rmtree(folder, ignore_errors=True)
-            return found
+            return parts.spectrum(subject, folder, self.plan.asked, before, keep, self._told)
         if part == "entropy":
             if not self.record["gammas"]:
                 self.record["gammas"] = parts.default_gammas(self.first.objective)

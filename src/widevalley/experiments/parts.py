@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -92,6 +93,8 @@ def spectrum(
     """
     record = before or {**_eigenvalues(subject, folder, asked, told), "elsewhere": {}, "unfinished": True}
     keep(record)
+    # As large as the matrix, several times over, and of no more use.
+    shutil.rmtree(folder, ignore_errors=True)
     for name, objective in subject.elsewhere.items():
         if name not in record["elsewhere"]:
             record["elsewhere"][name] = outermost(objective, told)
