@@ -75,7 +75,7 @@ def samples(minimum: Minimum, folder: Path | None) -> Samples:
     own = datasets.mnist(folder).train
     others = {f"subset {seed}": balanced(own, IMAGES, seed) for seed in (1, 2)}
     if minimum.figure != "fig1":
-        # Of LeNet a product on 4,096 images takes 0.7 s on two cores, and hundreds are needed.
+        # On all images a product of LeNet takes long, and hundreds are needed.
         others["training set"] = data.train
     return Samples(data, balanced(own, IMAGES, 0), others)
 
