@@ -85,9 +85,8 @@ def spectrum(
 ) -> Record:
     """Every eigenvalue, and the outermost ones on other samples.
 
-    What ``before`` has is not measured again.
-
-    ``keep`` is given what there is after each of them.
+    What ``before`` has is not measured again. ``keep`` is given what there is once the eigenvalues are had, and after
+    each of the other samples.
 
     Raises Skipped if it was not asked for and takes more than minutes.
     """
@@ -175,9 +174,8 @@ def entropy(
 ) -> Record:
     """Local entropy at every γ, β = N, and the learning coefficient of a small network.
 
-    What ``before`` has is not measured again.
-
-    ``keep`` is given what there is after each of them.
+    What ``before`` has is not measured again. ``keep`` is given what there is once the eigenvalues are had, and after
+    each of the other samples.
     """
     objective = subject.objective
     record: Record = before or {
