@@ -174,8 +174,7 @@ def entropy(
 ) -> Record:
     """Local entropy at every γ, β = N, and the learning coefficient of a small network.
 
-    What ``before`` has is not measured again. ``keep`` is given what there is once the eigenvalues are had, and after
-    each of the other samples.
+    What ``before`` has is not measured again. ``keep`` is given what there is after each of them.
     """
     objective = subject.objective
     record: Record = before or {
