@@ -201,6 +201,21 @@ def test_the_rates_of_the_ablations_make_equal_steps() -> None:
     assert list(steps.values()) == pytest.approx([0.052] * 4, rel=0.2)
 
 
+def test_one_inner_step_is_plain_sgd() -> None:
+    """x − μ = α(1 + m)η′∇f(x): SGD without momentum at αη(1 + 0.9)η′ = 0.475 ηη′, through the fall of η."""
+    (one,) = (each for each in ABLATIONS if each.name == "L1")
+    start = torch.randn(5, dtype=torch.float64)
+    weights, plain = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    optimizer = one.candidates[1].method.build([weights], 0.3, 0, 20 * EPOCH)
+    sgd = torch.optim.SGD([plain], 0.1425)
+    for step in range(20 * EPOCH // 3 + 20):
+        sgd.param_groups[0]["lr"] = 0.1425 if step < 20 * EPOCH // 3 else 0.01425
+        weights.grad = plain.grad = torch.randn(5, dtype=torch.float64)
+        optimizer.step()
+        sgd.step()
+    torch.testing.assert_close(weights, plain, rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize("each", [each for each in (*FIG4A, *FIG4B) if each.name.endswith("-text")])
 def test_the_texts_inner_rate_is_a_tenth_of_the_outer_one(each: Curve) -> None:
     """Before and after both fall, at the same outer update."""
