@@ -34,7 +34,7 @@ class Spectrum:
 
     eigenvalues: Tensor  # (n,) float64 on the CPU, ascending
     noise_floor: float  # bounds the error of every eigenvalue
-    structural_zeros: int  # of the eigenvalues, those that the data's rank makes exactly 0
+    structural_zeros: int  # of the eigenvalues, those that the rank of a dense layer's inputs makes exactly 0
     asymmetry: float  # ‖H − Hᵀ‖/‖H‖ in the Frobenius norm, before it was symmetrised
     seconds: Mapping[str, float]  # of each part, in this call
 
