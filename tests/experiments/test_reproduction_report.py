@@ -47,6 +47,11 @@ def words(text):
     return re.sub(r"\s+", " ", Page(text).text)
 
 
+def said_in(figure):
+    """The legend, then the panels' titles."""
+    return [text.text for text in ElementTree.parse(figure).getroot().findall("{http://www.w3.org/2000/svg}text")]
+
+
 def test_figures_and_tables(whole):
     text = read(whole)
     page = Page(text)
@@ -90,8 +95,7 @@ def test_the_figures_stand_alone_too(whole):
             x, y, wide, high = (float(panel.get(key)) for key in ("x", "y", "width", "height"))
             assert 0 < x < x + wide < width
             assert 0 < y < y + high < height
-    legend = ElementTree.parse(whole / "figures" / "fig4a.svg").getroot().findall("{http://www.w3.org/2000/svg}text")
-    said = [text.text for text in legend]
+    said = said_in(whole / "figures" / "fig4a.svg")
     names = ("authors", "adam", "adam-dropout", "text", "text-sgld-large")
     assert said[:5] == [EVERY[f"mnistfc-{name}"].description for name in names]
     assert said[5] == "Test error (%), by epochs of gradients"
@@ -129,6 +133,7 @@ def test_one_seed_of_one_curve(tmp_path):
     assert figures(text)["fig4a-figure"] == 0
     assert "lenet-adam: seed 0, 1, 3, 4" in words(text)
     assert [path.name for path in (tmp_path / "figures").iterdir()] == ["fig4b.svg"]
+    assert said_in(tmp_path / "figures" / "fig4b.svg")[:2] == ["Adam", "Test error (%), by epochs of gradients"]
 
 
 def test_a_variant_alone_has_a_test_error_and_no_difference(tmp_path):

@@ -158,7 +158,7 @@ def _panels(name: str, figures: Sequence[tuple[str, Figure, str]]) -> list[Panel
 def _curves(name: str, curves: Sequence[CurveRuns], environments: reproduced_tables.Environments) -> Section:
     # Lines far above, of runs that the noise as printed keeps from training, would hide how the others differ.
     shown = [curve for curve in curves if "-printed-" not in curve.name]
-    looks = {curve.curve.description: drawing.style(place) for place, curve in enumerate(shown)}
+    looks = {curve.curve.description: drawing.style(place) for place, curve in enumerate(shown) if curve.finished}
     [adam] = [curve for curve in curves if curve.name.endswith("-adam") and curve in shown]
     parts = {
         "errors": reproduced_tables.errors(curves, adam, environments),
