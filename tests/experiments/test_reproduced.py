@@ -12,6 +12,7 @@ from widevalley.experiments import reproduced_numbers as numbers
 from widevalley.experiments import reproduced_tables as tables
 from widevalley.experiments.paper import EPOCH
 from widevalley.experiments.reproduced import read
+from widevalley.experiments.summaries import Point
 
 TEXT, AUTHORS, BASE = EVERY["mnistfc-text"], EVERY["mnistfc-authors"], EVERY["base"]
 
@@ -44,8 +45,8 @@ def test_the_candidate_with_the_lowest_validation_error_runs(tmp_path):
     assert curve.chosen is TEXT.candidates[1]
     assert [unit.seed for unit in curve.runs] == [0, 2]
     assert curve.missing() == "mnistfc-text: seed 1"
-    table = tables.choices([curve])
-    assert [cells[-1] for _, cells in table.rows] == ["", "<strong>chosen</strong>", ""]
+    table = tables.choices([curve], read(tmp_path).environments())
+    assert [cells[3] for _, cells in table.rows] == ["", "<strong>chosen</strong>", ""]
     errors = [float(cells[1]) for _, cells in table.rows]
     assert errors == pytest.approx([errors[1] + 1, errors[1], errors[1] + 1])
 
@@ -71,6 +72,36 @@ def test_runs_that_have_not_ended_or_diverged_are_left_out(tmp_path):
     cells = row(tables.errors([curve], curve, environments), "mnistfc-authors")
     assert cells[0] == "2 of 5, 1 diverged"
     assert cells[-1] == "1"
+
+
+def test_a_curve_that_diverged_says_after_how_many_gradients(tmp_path):
+    synthetic.running(tmp_path, AUTHORS, seeds=(3,), diverged=True)
+    curve = found(tmp_path, "mnistfc-authors")
+    last = curve.runs[0].result.last
+    cells = row(tables.errors([curve], curve, read(tmp_path).environments()), "mnistfc-authors")
+    assert cells[0] == "0 of 5, 1 diverged"
+    assert f">{last.gradients:,} <small>" in cells[1]
+    assert cells[2] == "–"
+    assert cells[-1] == "1"
+
+
+def test_every_candidate_says_how_it_was_tried(tmp_path):
+    synthetic.choosing(tmp_path, TEXT)
+    curve = found(tmp_path, "mnistfc-text")
+    chosen = next(trial for trial in curve.trials if trial.candidate is curve.chosen)
+    gradients = f"{chosen.result.last.gradients:,}"
+    table = tables.choices([curve], read(tmp_path).environments())
+    assert [cells[-3:] for _, cells in table.rows] == [("1000", gradients, "1")] * 3
+
+
+def test_the_lowest_mean_is_the_first_of_equals(tmp_path, monkeypatch):
+    """0.1 + 0.2 is not 0.3: a later look that rounding alone makes lower is not the lowest."""
+    synthetic.running(tmp_path, AUTHORS)
+    curve = found(tmp_path, "mnistfc-authors")
+    points = [Point(x, mean, mean, mean) for x, mean in ((1.0, 0.5), (2.0, 0.1 + 0.2), (3.0, 0.3))]
+    monkeypatch.setattr(numbers.summaries, "over_seeds", lambda *_: points)
+    assert numbers.best(curve).gradients == 2.0
+    assert numbers.first_below(curve, 0.3).gradients == 2.0
 
 
 def test_a_damaged_file_is_named_and_one_of_another_run(tmp_path):
@@ -142,7 +173,7 @@ def test_the_end_of_a_curve_by_hand(tmp_path):
     assert cells[4] == "–"
     assert cells[5] == '<div class="verdict">1.37 ± 0.03 <small>120 epochs</small></div>'
     assert cells[6] == f'<div class="verdict">{end:.2f} <small>at 56,160</small></div>'
-    losses = row(tables.losses([curve, adam], adam), "mnistfc-authors")
+    losses = row(tables.losses([curve, adam], adam, environments), "mnistfc-authors")
     assert losses[0].startswith(f"{end / 30:.4f}")
     assert losses[2].startswith(f"{end / 120:.6f}")
 
@@ -156,9 +187,11 @@ def test_the_way_to_an_error(tmp_path):
     assert first.error == pytest.approx(0.5 + 88 / (1 + 5616 / 20), rel=1e-5)
     assert numbers.first_below(curve, first.error - 1e-3).gradients == 2 * 5616
     assert numbers.first_below(curve, 0.5) is None
-    cells = row(tables.reach([curve], (0.82, 0.5)), "mnistfc-authors")
-    assert cells == ('<div class="verdict">5,616 <small>12 or 0.598 epochs</small></div>', "–")
-    assert tables.reach([found(tmp_path, "mnistfc-adam")], (0.82,)) is None
+    environments = read(tmp_path).environments()
+    cells = row(tables.reach([curve], (0.82, 0.5), environments), "mnistfc-authors")
+    assert cells[:2] == ('<div class="verdict">5,616 <small>12 or 0.598 epochs</small></div>', "–")
+    assert cells[2] == "5 of 5"
+    assert tables.reach([found(tmp_path, "mnistfc-adam")], (0.82,), environments) is None
 
 
 def test_bands_are_a_standard_deviation_wide(tmp_path):
@@ -180,10 +213,12 @@ def test_a_variant_stands_beside_the_base(tmp_path):
     base, noise = row(table, "base"), row(table, "noise")
     assert [cell.count("<strong>") for cell in base[:3]] == [0, 1, 0]
     assert "at 0.01" in base[0]
-    assert base[5] == "<small>the base</small>"
+    assert base[4] == "<small>the base</small>"
     # Differences 0.1, 0.11 and 0.12: 0.11 ± 4.303 · 0.01/√3.
-    assert "higher</strong> <small>+0.11 <span>(+0.09 to +0.13)</span>" in noise[5]
-    assert base[-2] == "1.0"
-    assert noise[-2] == "–"
+    assert "higher</strong> <small>+0.11 <span>(+0.09 to +0.13)</span>" in noise[4]
+    assert base[7] == "1.0"
+    assert noise[7] == "–"
+    assert base[9] == "3 of 3"
+    assert base[10].startswith('<div class="verdict">9,360 <small>20 or ')
     rates = [f'<div class="verdict">– <small>at {rate}</small></div>' for rate in (0.005, 0.015, 0.05)]
-    assert row(table, "sgd-cosine") == (*rates, "0 of 3", *["–"] * 6)
+    assert row(table, "sgd-cosine") == (*rates, *["–"] * 6, "0 of 3", *["–"] * 2)

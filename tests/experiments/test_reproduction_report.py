@@ -150,6 +150,17 @@ def test_runs_made_elsewhere_are_told_apart(tmp_path):
     assert page.tables["Table of results of fig4a"]["mnistfc-adam Adam"][-1] == "1, 2"
     assert page.tags.count("li") >= 2
     assert "torch 2.12.0" in page.text
+    assert page.tables["Table of losses of fig4a"]["mnistfc-adam Adam"][-3::2] == ["2 of 5", "1, 2"]
+    assert page.tables["Table of the way of fig4a"]["mnistfc-adam Adam"][-3::2] == ["2 of 5", "1, 2"]
+
+
+def test_the_page_says_where_a_spectrum_was_made(tmp_path):
+    for name, torch in (("fig3b-adam", "2.11.0"), ("fig3b-initial", "2.12.0")):
+        path = synthetic.spectrum(tmp_path, name)
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"versions": record["versions"] | {"torch": torch}}))
+    said = words(text_of(tmp_path))
+    assert said.index("made with 1 of the list") < said.index("made with 2 of the list")
 
 
 def test_two_valleys_are_drawn_by_their_own_module(tmp_path, monkeypatch):
@@ -160,8 +171,10 @@ def test_two_valleys_are_drawn_by_their_own_module(tmp_path, monkeypatch):
 
     monkeypatch.setattr("widevalley.experiments.two_valleys_plots.figures", drawn)
     (tmp_path / "measurements").mkdir()
-    (tmp_path / "measurements" / "two-valleys.json").write_text(json.dumps({"x": [1, 2]}))
+    record = {"x": [1, 2], "starts": {"count": 400}, "gradients": 40000, "versions": {"torch": "2"}, "machine": {}}
+    (tmp_path / "measurements" / "two-valleys.json").write_text(json.dumps(record))
     text = text_of(tmp_path)
+    assert "Where 400 walks end, from evenly spaced starts, 40,000 gradients each" in words(text)
     assert figures(text)["fig2-figure"] == 1
     assert "reproduce fig2" not in text
     assert (tmp_path / "figures" / "fig2.svg").exists()

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from markupsafe import Markup
 
 from widevalley.experiments import reproduced_numbers as numbers
 from widevalley.experiments.paper import EPOCH
+from widevalley.experiments.reading import Record
 from widevalley.experiments.rendering import distinct
 from widevalley.experiments.reproduced import CurveRuns, Trial, environment
 from widevalley.experiments.reproduced_numbers import REPORTED, Reached, Reported
 from widevalley.experiments.tables import NOTHING, Heads, Table, plus_minus, significant, verdict
-from widevalley.experiments.unit_results import Result, Unit
+from widevalley.experiments.unit_results import Result
 
 Environments = Sequence[Mapping[str, str]]
+# How the runs of a row came about; ``_made`` fills these.
+MADE: Heads = (("Seeds", ""), ("Gradients", "of each"), ("Made with", ""))
 
 
 def errors(curves: Sequence[CurveRuns], base: CurveRuns, environments: Environments) -> Table:
@@ -41,7 +44,7 @@ def errors(curves: Sequence[CurveRuns], base: CurveRuns, environments: Environme
     return Table(caption, heads, tuple((_named(curve), row(curve)) for curve in curves))
 
 
-def losses(curves: Sequence[CurveRuns], base: CurveRuns) -> Table | None:
+def losses(curves: Sequence[CurveRuns], base: CurveRuns, environments: Environments) -> Table | None:
     """A row a finished curve: its losses at the end."""
 
     def row(curve: CurveRuns) -> tuple[str, ...]:
@@ -50,10 +53,11 @@ def losses(curves: Sequence[CurveRuns], base: CurveRuns) -> Table | None:
             _against(curve, base, lambda result: result.test_loss),
             _mean(curve, lambda result: result.whole_train_loss),
             _mean(curve, lambda result: result.whole_train_error),
+            *_made(curve, environments),
         )
 
     heads: Heads = (("Setting", ""), ("Test loss", ""), (f"Against {base.name}", "test loss, 95 % interval"))
-    heads += (("Training loss", "all 60,000 images"), ("Training error", "%, all 60,000 images"))
+    heads += (("Training loss", "all 60,000 images"), ("Training error", "%, all 60,000 images"), *MADE)
     rows = tuple((_named(curve), row(curve)) for curve in curves if curve.finished)
     return Table("Losses after the last gradient", heads, rows) if rows else None
 
@@ -68,25 +72,27 @@ def ablations(curves: Sequence[CurveRuns], environments: Environments) -> Table:
         return (
             *tried,
             *[NOTHING] * (most - len(tried)),
-            _seeds(curve),
             _mean(curve, lambda result: result.test_error, 2),
             against,
             _mean(curve, lambda result: result.test_loss),
             _mean(curve, lambda result: result.whole_train_loss),
             significant(numbers.pull(curve), 2),
-            _numbered(curve, environments),
+            _best(numbers.best(curve)),
+            *_made(curve, environments),
         )
 
-    heads: Heads = (("Variant", ""), *(("Validation error", f"%, rate {k}") for k in range(1, most + 1)), ("Seeds", ""))
+    heads: Heads = (("Variant", ""), *(("Validation error", f"%, rate {k}") for k in range(1, most + 1)))
     heads += (("Test error", "%"), (f"Against {base.name}", "points, 95 % interval"), ("Test loss", ""))
-    heads += (("Training loss", "all 60,000 images"), ("Pull / gradient", "median"), ("Made with", ""))
+    heads += (("Training loss", "all 60,000 images"), ("Pull / gradient", "median"))
+    heads += (("Lowest along the curve", "%, picked by the test set"), *MADE)
     caption = "After the last gradient at the chosen rate: mean ± standard deviation over seeds"
     return Table(caption, heads, tuple((_named(curve), row(curve)) for curve in curves))
 
 
-def choices(curves: Sequence[CurveRuns]) -> Table | None:
+def choices(curves: Sequence[CurveRuns], environments: Environments) -> Table | None:
     """Every candidate of the curves that had a choice, the chosen one marked."""
     heads: Heads = (("Candidate", ""), ("Rate", ""), ("Validation error", "%"), ("Validation loss", ""), ("", ""))
+    heads += (("Seed", ""), *MADE[1:])
     rows = []
     for curve in curves:
         for trial in curve.trials:
@@ -96,11 +102,11 @@ def choices(curves: Sequence[CurveRuns]) -> Table | None:
             name = Markup("{} <small>{}</small>").format(
                 trial.candidate.method.description, trial.candidate.method.name
             )
-            rows.append((name, (f"{trial.candidate.lr:g}", found, loss, mark)))
+            rows.append((name, (f"{trial.candidate.lr:g}", found, loss, mark, *_tried_by(trial, environments))))
     return Table("Candidates, each trained once on 54,000 images", heads, tuple(rows)) if rows else None
 
 
-def reach(curves: Sequence[CurveRuns], levels: Sequence[float]) -> Table | None:
+def reach(curves: Sequence[CurveRuns], levels: Sequence[float], environments: Environments) -> Table | None:
     """What each finished curve had cost when its mean test error first was as low as each of ``levels``."""
 
     def cell(found: Reached | None) -> str:
@@ -109,8 +115,11 @@ def reach(curves: Sequence[CurveRuns], levels: Sequence[float]) -> Table | None:
         epochs = f"{found.gradients / EPOCH:.3g} or {found.paper_epochs:.3g} epochs"
         return _two_lines(f"{found.gradients:,.0f}", epochs)
 
-    heads = (("Setting", ""), *((f"{level:g}\N{NO-BREAK SPACE}%", "") for level in levels))
-    rows = [(_named(c), tuple(cell(numbers.first_below(c, level)) for level in levels)) for c in curves if c.finished]
+    def row(curve: CurveRuns) -> tuple[str, ...]:
+        return (*(cell(numbers.first_below(curve, level)) for level in levels), *_made(curve, environments))
+
+    heads = (("Setting", ""), *((f"{level:g}\N{NO-BREAK SPACE}%", "") for level in levels), *MADE)
+    rows = [(_named(curve), row(curve)) for curve in curves if curve.finished]
     return Table("Gradients until the mean test error was first as low as this", heads, tuple(rows)) if rows else None
 
 
@@ -130,8 +139,8 @@ def _seeds(curve: CurveRuns) -> str:
 
 
 def _costs(curve: CurveRuns) -> str:
-    """Gradients of one seed, and what that is in epochs of either kind."""
-    lasts = [result.last for _, result in curve.finished]
+    """Gradients of one seed, and what that is in epochs of either kind; of one that diverged where all did."""
+    lasts = [result.last for _, result in curve.finished or curve.ended]
     if not lasts:
         return NOTHING
     last = lasts[0]
@@ -166,8 +175,25 @@ def _tried(trial: Trial, chosen: bool) -> str:
     return _two_lines(error, f"at {trial.candidate.lr:.3g}")
 
 
+def _made(curve: CurveRuns, environments: Environments) -> tuple[str, str, str]:
+    return _seeds(curve), _costs(curve), _numbered(curve, environments)
+
+
+def _tried_by(trial: Trial, environments: Environments) -> tuple[str, str, str]:
+    unit = trial.unit
+    if unit is None or unit.result is None:
+        return NOTHING, NOTHING, NOTHING
+    return (
+        f"{unit.seed}",
+        f"{unit.result.last.gradients:,}",
+        places([environment(unit.versions, unit.machine)], environments),
+    )
+
+
 def _numbered(curve: CurveRuns, environments: Environments) -> str:
-    """Places, from 1, of the environments in which the runs were made."""
-    units: list[Unit] = [unit for unit, _ in curve.finished]
-    found = distinct(environment(unit.versions, unit.machine) for unit in units)
-    return ", ".join(f"{environments.index(each) + 1}" for each in found) or NOTHING
+    return places([environment(unit.versions, unit.machine) for unit, _ in curve.ended], environments)
+
+
+def places(made: Iterable[Record], environments: Environments) -> str:
+    """Places, from 1, of these environments among all."""
+    return ", ".join(f"{environments.index(each) + 1}" for each in distinct(made)) or NOTHING

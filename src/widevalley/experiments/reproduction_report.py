@@ -25,8 +25,9 @@ from widevalley.experiments import (
 from widevalley.experiments import reproduced_numbers as numbers
 from widevalley.experiments.measure_report import spectrum_part
 from widevalley.experiments.measured import Measurement
+from widevalley.experiments.reading import Record
 from widevalley.experiments.rendering import Panel, panel, write_page
-from widevalley.experiments.reproduced import CurveRuns, Reproduced, Spectra, read
+from widevalley.experiments.reproduced import CurveRuns, Reproduced, Spectra, environment, read
 from widevalley.experiments.sheet import sheet
 from widevalley.writing import PARTIAL, write
 
@@ -51,7 +52,8 @@ MADE_BY = {"direction": "table", "fisher": "table"}
 class Section:
     """What the page says of a figure; ``panels`` are drawn into one SVG of so many ``columns`` too.
 
-    ``kind`` says which ``parts`` there are: "spectra", "curves", "ablations", "direction", "fisher"; "" has none.
+    ``kind`` says which ``parts`` there are: "spectra", "curves", "ablations", "valleys", "direction",
+    "fisher"; "" has none.
     """
 
     name: str
@@ -104,7 +106,7 @@ def write_reproduction(folder: Path) -> Path:
 
 def _sections(found: Reproduced) -> list[Section]:
     environments = found.environments()
-    spectra = {name: _spectra(name, each) for name, each in found.spectra.items()}
+    spectra = {name: _spectra(name, each, environments) for name, each in found.spectra.items()}
     return [
         spectra["fig1"],
         _two_valleys(found),
@@ -117,7 +119,7 @@ def _sections(found: Reproduced) -> list[Section]:
     ]
 
 
-def _spectra(name: str, found: Spectra) -> Section:
+def _spectra(name: str, found: Spectra, environments: reproduced_tables.Environments) -> Section:
     missing = [f"the spectrum of {', '.join(found.missing)}"] if found.missing else []
     merged = found.merged
     if merged is None:
@@ -125,7 +127,8 @@ def _spectra(name: str, found: Spectra) -> Section:
     looks = {each: drawing.style(place) for place, each in enumerate(merged.networks)}
     part = spectrum_part(merged, looks, name)
     parts = {"spectrum": part, "positions": measure_tables.positions(merged), "samples": merged.samples}
-    parts |= {"recipes": _recipes(merged), "lemma": reproduced_claims.lemma_2(merged)}
+    parts |= {"recipes": _recipes(merged), "made": _made(found, environments)}
+    parts |= {"lemma": reproduced_claims.lemma_2(merged)}
     return Section(name, missing, "spectra", part["panels"], part["columns"], parts=parts)
 
 
@@ -140,11 +143,19 @@ def _recipes(merged: Measurement) -> dict[str, str]:
     return said
 
 
+def _made(found: Spectra, environments: reproduced_tables.Environments) -> dict[str, str]:
+    return {
+        name: reproduced_tables.places([environment(each.versions, each.machine)], environments)
+        for name, each in found.found.items()
+    }
+
+
 def _two_valleys(found: Reproduced) -> Section:
     record = found.measurements.get("two-valleys")
     if record is None:
         return Section("fig2", ["all of it"])
-    return Section("fig2", [], "", _panels("fig2", two_valleys_plots.figures(dict(record))))
+    panels = _panels("fig2", two_valleys_plots.figures(dict(record)))
+    return Section("fig2", [], "valleys", panels, parts={"record": record, "made": _place(record, found)})
 
 
 def _panels(name: str, figures: Sequence[tuple[str, Figure, str]]) -> list[Panel]:
@@ -162,9 +173,9 @@ def _curves(name: str, curves: Sequence[CurveRuns], environments: reproduced_tab
     [adam] = [curve for curve in curves if curve.name.endswith("-adam") and curve in shown]
     parts = {
         "errors": reproduced_tables.errors(curves, adam, environments),
-        "losses": reproduced_tables.losses(curves, adam),
-        "choices": reproduced_tables.choices(curves),
-        "reach": reproduced_tables.reach(shown, numbers.LEVELS[name]),
+        "losses": reproduced_tables.losses(curves, adam, environments),
+        "choices": reproduced_tables.choices(curves, environments),
+        "reach": reproduced_tables.reach(shown, numbers.LEVELS[name], environments),
     }
     panels = reproduced_plots.curves(shown, looks, name)
     return Section(name, _missing(curves), "curves", panels, looks=looks, parts=parts)
@@ -180,7 +191,7 @@ def _direction(found: Reproduced) -> Section:
     if record is None:
         return Section("direction", ["all of it"])
     panels = _panels("direction", local_gradient_plots.figures(dict(record)))
-    parts = {"tables": reproduced_claims.directions(dict(record)), "record": record}
+    parts = {"tables": reproduced_claims.directions(dict(record)), "record": record, "made": _place(record, found)}
     return Section("direction", [], "direction", panels, looks=local_gradient_plots.looks(), parts=parts)
 
 
@@ -188,7 +199,12 @@ def _fisher(found: Reproduced) -> Section:
     record = found.measurements.get("fisher")
     if record is None:
         return Section("fisher", ["all of it"])
-    return Section("fisher", [], "fisher", parts={"tables": reproduced_claims.fisher(dict(record)), "record": record})
+    parts = {"tables": reproduced_claims.fisher(dict(record)), "record": record, "made": _place(record, found)}
+    return Section("fisher", [], "fisher", parts=parts)
+
+
+def _place(record: Record, found: Reproduced) -> str:
+    return reproduced_tables.places([environment(record["versions"], record["machine"])], found.environments())
 
 
 def _missing(curves: Sequence[CurveRuns]) -> list[str]:
