@@ -163,6 +163,18 @@ def test_the_page_says_where_a_spectrum_was_made(tmp_path):
     assert said.index("made with 1 of the list") < said.index("made with 2 of the list")
 
 
+def test_the_page_says_where_what_is_measured_once_was_made(tmp_path):
+    """Environments are told in the order of the files' names, sections in another: Fisher's is the last."""
+    synthetic.fisher(tmp_path)
+    synthetic.local_gradient(tmp_path)
+    path = tmp_path / "measurements" / "local-gradient.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"versions": record["versions"] | {"torch": "2.12.0"}}))
+    said = words(text_of(tmp_path))
+    assert "repeats have seeds 0, 1, 2 and so on; made with 2 of the list" in said
+    assert "Trained on MNIST by Adam, seed 0, 5 epochs of gradients, made with 1 of the list" in said
+
+
 def test_two_valleys_are_drawn_by_their_own_module(tmp_path, monkeypatch):
     def drawn(record):
         figure = Figure(figsize=(4, 3))
@@ -174,7 +186,10 @@ def test_two_valleys_are_drawn_by_their_own_module(tmp_path, monkeypatch):
     record = {"x": [1, 2], "starts": {"count": 400}, "gradients": 40000, "versions": {"torch": "2"}, "machine": {}}
     (tmp_path / "measurements" / "two-valleys.json").write_text(json.dumps(record))
     text = text_of(tmp_path)
-    assert "Where 400 walks end, from evenly spaced starts, 40,000 gradients each" in words(text)
+    assert (
+        "Where 400 walks end, from evenly spaced starts, 40,000 gradients each, all with seed 0; made with 1 of"
+        in words(text)
+    )
     assert figures(text)["fig2-figure"] == 1
     assert "reproduce fig2" not in text
     assert (tmp_path / "figures" / "fig2.svg").exists()

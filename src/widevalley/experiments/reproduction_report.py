@@ -109,13 +109,13 @@ def _sections(found: Reproduced) -> list[Section]:
     spectra = {name: _spectra(name, each, environments) for name, each in found.spectra.items()}
     return [
         spectra["fig1"],
-        _two_valleys(found),
+        _two_valleys(found, environments),
         spectra["fig3a"],
         spectra["fig3b"],
         *(_curves(name, found.curves[name], environments) for name in ("fig4a", "fig4b")),
         _ablations(found.curves["table"], environments),
-        _direction(found),
-        _fisher(found),
+        _direction(found, environments),
+        _fisher(found, environments),
     ]
 
 
@@ -150,12 +150,12 @@ def _made(found: Spectra, environments: reproduced_tables.Environments) -> dict[
     }
 
 
-def _two_valleys(found: Reproduced) -> Section:
+def _two_valleys(found: Reproduced, environments: reproduced_tables.Environments) -> Section:
     record = found.measurements.get("two-valleys")
     if record is None:
         return Section("fig2", ["all of it"])
     panels = _panels("fig2", two_valleys_plots.figures(dict(record)))
-    return Section("fig2", [], "valleys", panels, parts={"record": record, "made": _place(record, found)})
+    return Section("fig2", [], "valleys", panels, parts={"record": record, "made": _place(record, environments)})
 
 
 def _panels(name: str, figures: Sequence[tuple[str, Figure, str]]) -> list[Panel]:
@@ -186,25 +186,29 @@ def _ablations(curves: Sequence[CurveRuns], environments: reproduced_tables.Envi
     return Section("table", _missing(curves), "ablations", reproduced_plots.ablations(curves), parts=parts)
 
 
-def _direction(found: Reproduced) -> Section:
+def _direction(found: Reproduced, environments: reproduced_tables.Environments) -> Section:
     record = found.measurements.get("local-gradient")
     if record is None:
         return Section("direction", ["all of it"])
     panels = _panels("direction", local_gradient_plots.figures(dict(record)))
-    parts = {"tables": reproduced_claims.directions(dict(record)), "record": record, "made": _place(record, found)}
+    parts = {
+        "tables": reproduced_claims.directions(dict(record)),
+        "record": record,
+        "made": _place(record, environments),
+    }
     return Section("direction", [], "direction", panels, looks=local_gradient_plots.looks(), parts=parts)
 
 
-def _fisher(found: Reproduced) -> Section:
+def _fisher(found: Reproduced, environments: reproduced_tables.Environments) -> Section:
     record = found.measurements.get("fisher")
     if record is None:
         return Section("fisher", ["all of it"])
-    parts = {"tables": reproduced_claims.fisher(dict(record)), "record": record, "made": _place(record, found)}
+    parts = {"tables": reproduced_claims.fisher(dict(record)), "record": record, "made": _place(record, environments)}
     return Section("fisher", [], "fisher", parts=parts)
 
 
-def _place(record: Record, found: Reproduced) -> str:
-    return reproduced_tables.places([environment(record["versions"], record["machine"])], found.environments())
+def _place(record: Record, environments: reproduced_tables.Environments) -> str:
+    return reproduced_tables.places([environment(record["versions"], record["machine"])], environments)
 
 
 def _missing(curves: Sequence[CurveRuns]) -> list[str]:
