@@ -1,6 +1,8 @@
 """The networks of the spectra: the paper's counts, matched losses, lines that are written on."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import quick
@@ -8,10 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from widevalley.experiments import minima
+from widevalley.experiments.checkpoints import Checkpoints
 from widevalley.experiments.data import Data, Split
 from widevalley.experiments.evaluation import score
 from widevalley.experiments.methods import METHODS
 from widevalley.experiments.minima import MINIMA, Minimum, MinimumError, Samples, prefixes, reach, regenerated
+from widevalley.experiments.records import Record
+from widevalley.experiments.train import Stopped
 
 
 def test_the_networks_have_the_papers_counts() -> None:
@@ -46,35 +51,97 @@ def _samples() -> Samples:
     return Samples(data, data.train, {"validation": data.validation})
 
 
-def test_trained_initial_and_matched() -> None:
-    sgd = Minimum("sgd", "", quick.TASK, METHODS["sgd"], 0.03, 100)
+class Telling:
+    """Asks to stop where ``at`` says so of what is told."""
+
+    def __init__(self, at: Callable[[str, float], bool] = lambda what, done: False) -> None:
+        self.at, self.stopping = at, False
+        self.told: list[tuple[str, float]] = []
+
+    def stage(self, what: str, done: float) -> None:
+        self.told.append((what, done))
+        self.stopping = self.at(what, done)
+
+    def stop(self) -> bool:
+        return self.stopping
+
+
+def reached(minimum: Minimum, folder: Path, telling: Telling | None = None) -> tuple[nn.Module, Record]:
+    return reach(minimum, _samples(), telling or Telling(), lambda name: Checkpoints(folder / name))
+
+
+SGD = Minimum("sgd", "", quick.TASK, METHODS["sgd"], 0.03, 100)
+OTHER = Minimum("other", "", quick.TASK, METHODS["entropy-sgd"], 0.03, 0, matched=SGD)
+
+
+def test_trained_initial_and_matched(tmp_path: Path) -> None:
     given = _samples()
-    network, about = reach(sgd, given)
+    network, about = reached(SGD, tmp_path)
     found = score(network, given.measured)
     assert (about["gradients"], about["train_loss"]) == (100, found.loss)
     assert about["test_error"] == score(network, given.data.test).error
-    again, _ = reach(sgd, given)
-    assert all(map(torch.equal, network.state_dict().values(), again.state_dict().values()))
+    again, _ = reached(SGD, tmp_path)
+    assert same(network, again)
 
-    _, about = reach(replace(sgd, gradients=0), given)
+    _, about = reached(replace(SGD, gradients=0), tmp_path)
     assert about["gradients"] == 0
     assert about["train_loss"] > found.loss
 
-    other = Minimum("other", "", quick.TASK, METHODS["entropy-sgd"], 0.03, 0, matched=sgd)
-    network, about = reach(other, given)
+    network, about = reached(OTHER, tmp_path)
     loss = score(network, given.measured).loss
     assert about["matched"] == "sgd"
     assert 0.5 * found.loss < loss <= found.loss
     assert about["gradients"] % 20 == 0
 
 
-def test_a_loss_that_is_never_reached_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def same(one: nn.Module, other: nn.Module) -> bool:
+    return all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
+
+
+def test_how_far_a_training_is() -> None:
+    telling = Telling()
+    watching = minima._Watching("training", 1_000, telling)
+    for done in range(1, 1_001):
+        watching.gradient(done)
+    assert telling.told == [("training", 0.001), *(("training", k / 100) for k in range(1, 101))]
+
+
+def test_stopped_trainings_go_on_as_if_they_had_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # 469 gradients, a cycle more than four hundredths of them: each is told.
+    monkeypatch.setattr(minima, "PATIENCE", 1)
+    telling = Telling()
+    network, about = reached(OTHER, tmp_path / "whole", telling)
+    (own,) = {what for what, _ in telling.told} - {"training of sgd"}
+    last = max(done for what, done in telling.told if what == own)
+    assert last > 60 / 469
+
+    for stop in (
+        Telling(lambda what, done: what == "training of sgd" and done >= 0.5),
+        Telling(lambda what, done: what == own and done >= last / 2),
+    ):
+        with pytest.raises(Stopped):
+            reached(OTHER, tmp_path / "stopped", stop)
+    ending = Telling()
+    again, also = reached(OTHER, tmp_path / "stopped", ending)
+    assert same(network, again)
+    assert about == also
+    # The one to be matched is not trained a second time.
+    assert {what for what, _ in ending.told} == {own}
+    assert min(done for _, done in ending.told) > last / 2
+
+
+@pytest.mark.parametrize("minimum", [SGD, OTHER], ids=["plain", "matched"])
+def test_one_that_diverges_is_said(minimum: Minimum, tmp_path: Path) -> None:
+    with pytest.raises(MinimumError, match=f"^the training of {minimum.name} diverged$"):
+        reached(replace(minimum, lr=1e30), tmp_path)
+
+
+def test_a_loss_that_is_never_reached_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     # 47 gradients, two whole cycles of 20.
     monkeypatch.setattr(minima, "PATIENCE", 0.1)
-    sgd = Minimum("sgd", "", quick.TASK, METHODS["sgd"], 0.03, 200)
-    slow = Minimum("slow", "", quick.TASK, METHODS["entropy-sgd"], 1e-5, 0, matched=sgd)
+    slow = replace(OTHER, name="slow", lr=1e-5, matched=replace(SGD, gradients=200))
     with pytest.raises(MinimumError, match=r"slow did not reach a loss of .* in 0.1 epochs: lower its rate"):
-        reach(slow, _samples())
+        reached(slow, tmp_path)
 
 
 def test_lines_of_the_text(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,9 @@ class Telling(Narrator):
 
     def result(self, unit: Unit, result: Record, skipped: bool) -> None:
         self.results.append((unit.name, skipped))
+
+    def measuring(self, what: str, done: float, total: int) -> None:
+        self.lines.append(f"{what}: {done / total:.0%}")
 
     def _say(self, line: str) -> None:
         self.lines.append(line)
@@ -293,6 +297,20 @@ def test_a_spectrum_is_a_measurement_and_goes_on_with_its_network(tmp_path: Path
     weights = (tmp_path / "networks" / "tiny-adam.safetensors").read_bytes()
     assert job.work()["eigenvalues"] == pytest.approx(found["eigenvalues"], abs=1e-9)
     assert (tmp_path / "networks" / "tiny-adam.safetensors").read_bytes() == weights
+
+
+def test_a_spectrum_that_is_stopped_in_training_goes_on_there(tmp_path: Path) -> None:
+    whole = tiny(tmp_path / "whole", Telling()).work()
+    asked = count()
+    with pytest.raises(Stopped):
+        tiny(tmp_path / "stopped", Telling(lambda: next(asked) == 12)).work()
+    states = tmp_path / "stopped" / "networks" / "tiny-adam.state"
+    (state,) = (states / "tiny-adam").iterdir()
+    assert "-000000013-" in state.name
+    progress = Telling()
+    assert tiny(tmp_path / "stopped", progress).work()["eigenvalues"] == whole["eigenvalues"]
+    assert progress.lines[0] == "spectrum-tiny-adam: training of tiny-adam: 70%"
+    assert not states.exists()
 
 
 def test_a_stopped_spectrum_whose_network_is_lost_begins_anew(tmp_path: Path) -> None:

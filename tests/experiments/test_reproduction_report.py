@@ -18,7 +18,7 @@ from widevalley.experiments.reproduction_report import write_reproduction
 PANELS = {
     "fig1-figure": 12,
     "fig3a-figure": 9,
-    "fig3b-figure": 6,
+    "fig3b-figure": 9,
     "fig4a-figure": 4,
     "fig4b-figure": 4,
     "table-figure": 2,

@@ -3,7 +3,7 @@
 The losses are means over 4,096 class-balanced training images of MNIST, or over the 256 lines of text. What the text
 leaves open is ours: lengths and rates were chosen on 54,000/6,000 so that the error is about the paper's (2.4 % after
 an epoch of Adam at 1e-3, the paper's rate on MNIST; 2.4 % after 30 of momentum SGD at 0.03 falling by a cosine), and
-then used on all 60,000.
+then used on all 60,000. The text has no such split: its own were tried on the lines themselves.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -20,8 +21,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from widevalley.experiments import data as datasets
 from widevalley.experiments import files, networks, train
+from widevalley.experiments.checkpoints import Checkpoints
 from widevalley.experiments.data import Data, Split
 from widevalley.experiments.evaluation import score
+from widevalley.experiments.learner import Diverged
 from widevalley.experiments.methods import METHODS, Method, cosine
 from widevalley.experiments.paper import EPOCH, authors, method, mnist_task
 from widevalley.experiments.records import Record
@@ -80,23 +83,57 @@ def samples(minimum: Minimum, folder: Path | None) -> Samples:
     return Samples(data, balanced(own, IMAGES, 0), others)
 
 
-def reach(minimum: Minimum, given: Samples) -> tuple[nn.Module, Record]:
+class Stages(Protocol):
+    """What a training tells, and asks."""
+
+    def stage(self, what: str, done: float) -> None: ...
+    def stop(self) -> bool:
+        """Whether to save its state and to leave."""
+
+
+class _Watching(train.Quiet):
+    """Tells each hundredth of a training."""
+
+    def __init__(self, what: str, gradients: int, stages: Stages) -> None:
+        self.what, self.gradients, self.stages, self.told = what, gradients, stages, -1
+
+    def gradient(self, done: int) -> None:
+        if (hundredths := 100 * done // self.gradients) > self.told:
+            self.told = hundredths
+            self.stages.stage(self.what, done / self.gradients)
+
+    def stop(self) -> bool:
+        return self.stages.stop()
+
+
+def reach(
+    minimum: Minimum, given: Samples, stages: Stages, states: Callable[[str], Checkpoints]
+) -> tuple[nn.Module, Record]:
     """The network, in eval mode, and how it came about.
 
-    Raises MinimumError where training diverges, or a loss is not matched within ``PATIENCE`` epochs.
+    Args:
+        states: of the training of the minimum of that name; one that has ended may leave its last ones there.
+
+    Raises:
+        MinimumError: training diverges, or a loss is not matched within ``PATIENCE`` epochs.
+        Stopped: ``stages`` asked for it; with the same ``states`` training goes on from there.
     """
     gradients = minimum.gradients if minimum.matched is None else round(PATIENCE * EPOCH)
     unit = Unit("curve", minimum.method, minimum.lr, minimum.seed, max(1, gradients), evaluations=1)
     about: Record = {"method": minimum.method.description, "lr": minimum.lr, "seed": minimum.seed}
-    if minimum.matched is not None:
-        network, taken = _matched(unit, minimum, given)
-    elif minimum.gradients:
-        records, trained = train.run(unit, minimum.task, given.data, train.Quiet())
-        if trained is None:
-            raise MinimumError(f"the training of {minimum.name} diverged")
-        network, taken = trained, records[-1]["gradients"]
-    else:
-        network, taken = _initial(unit, minimum.task), 0
+    try:
+        if minimum.matched is not None:
+            network, taken = _matched(unit, minimum, minimum.matched, given, stages, states)
+        elif minimum.gradients:
+            watching = _Watching(f"training of {minimum.name}", gradients, stages)
+            records, trained = train.run(unit, minimum.task, given.data, watching, states(minimum.name))
+            if trained is None:
+                raise Diverged
+            network, taken = trained, records[-1]["gradients"]
+        else:
+            network, taken = _initial(unit, minimum.task), 0
+    except Diverged:
+        raise MinimumError(f"the training of {minimum.name} diverged") from None
     about["gradients"] = taken
     about["optimizer"] = minimum.method.settings(minimum.lr, unit.steps)
     if minimum.matched is not None:
@@ -115,19 +152,31 @@ def _initial(unit: Unit, task: Task) -> nn.Module:
         return task.network().eval()
 
 
-def _matched(unit: Unit, minimum: Minimum, given: Samples) -> tuple[nn.Module, int]:
-    assert minimum.matched is not None
-    wanted = score(reach(minimum.matched, given)[0], given.measured).loss
+def _matched(
+    unit: Unit, minimum: Minimum, other: Minimum, given: Samples, stages: Stages, states: Callable[[str], Checkpoints]
+) -> tuple[nn.Module, int]:
+    checkpoints = states(minimum.name)
+    state = checkpoints.load()
+    wanted = state["wanted"] if state else score(reach(other, given, stages, states)[0], given.measured).loss
+    watching = _Watching(f"training to a loss of {wanted:.4g}, at most", unit.gradients, stages)
     with torch.random.fork_rng(devices=[]):
         training = Training(unit, minimum.task, given.data)
+        if state:
+            training.load_state_dict(state["training"])
         cycle = int(getattr(training.learner.optimizer, "cycle_length", 1))
         # Whole cycles: what is evaluated is a centre, and the last one is not cut short.
-        for _ in range(unit.steps // cycle):
+        while training.learner.steps_taken + cycle <= unit.steps:
             for _ in range(cycle):
                 training.step()
             network = training.evaluate.network()
             if score(network, given.measured).loss <= wanted:
                 return network, training.taken
+            watching.gradient(training.taken)
+            stop = watching.stop()
+            if stop or checkpoints.due:
+                checkpoints.save(training.taken, {"wanted": wanted, "training": training.state_dict()})
+            if stop:
+                raise train.Stopped
     raise MinimumError(f"{minimum.name} did not reach a loss of {wanted:.4g} in {PATIENCE} epochs: lower its rate")
 
 
@@ -185,6 +234,8 @@ _ADAM = _own("adam", "adam")
 _LENET_ADAM = Minimum("fig1-adam-seed0", "fig1", _LENET, _ADAM, 0.001, EPOCH)
 _FC_SGD = Minimum("fig3a-sgd", "fig3a", _FC, _own("sgd", "sgd", cosine), 0.03, 30 * EPOCH)
 _TEXT_ADAM = Minimum("fig3b-adam", "fig3b", _TEXT, _own("adam", "adam", cosine), 0.01, 10_000)
+# "Adam for outer and inner loops" (Sec. 4.3).
+_TEXT_ENTROPY = _own("entropy-adam", "entropy-adam", cosine)
 
 MINIMA = (
     _LENET_ADAM,
@@ -196,4 +247,5 @@ MINIMA = (
     Minimum("fig3a-entropy-sgd", "fig3a", _FC, _ENTROPY, _ENTROPY_RATE, 0, matched=_FC_SGD),
     _TEXT_ADAM,
     Minimum("fig3b-initial", "fig3b", _TEXT, _TEXT_ADAM.method, 0.01, 0),
+    Minimum("fig3b-entropy-sgd", "fig3b", _TEXT, _TEXT_ENTROPY, 0.005, 0, matched=_TEXT_ADAM),
 )

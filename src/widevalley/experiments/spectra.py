@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from widevalley.experiments import measure
+from widevalley.experiments.checkpoints import Checkpoints
 from widevalley.experiments.data import Split
 from widevalley.experiments.evaluation import score
 from widevalley.experiments.folder import Folder, read_json
@@ -35,7 +36,7 @@ ALONE = "spectrum"
 
 @dataclass(frozen=True)
 class _Told:
-    """A ``measure.Progress`` that passes on what the reproduction's progress can tell."""
+    """A ``measure.Progress``, and ``minima.Stages``, that passes on what the reproduction's progress can tell."""
 
     name: str
     progress: Progress
@@ -106,18 +107,23 @@ class Spectrum:
         self.progress.job(self.name, said, skipped)
 
     def _network(self, given: Samples) -> tuple[nn.Module, Record]:
-        """From its file, where an earlier call trained it."""
+        """From its file, where an earlier call trained it; else from where an earlier call was stopped in training."""
         beside = self.weights.with_suffix(".json")
         if self.weights.exists() and beside.exists():
             with torch.random.fork_rng(devices=[]):
                 network = self.minimum.task.network()
             network.load_state_dict(load_file(self.weights))
             return network.eval(), read_json(beside)
-        network, about = reach(self.minimum, given)
+        states = self.weights.with_suffix(".state")
+        network, about = reach(
+            self.minimum, given, _Told(self.name, self.progress),
+            lambda name: Checkpoints(states / name, warn=self.progress.warn),
+        )  # fmt: skip
         # What was begun there is of weights that are lost; another training ends at others, to the last digit.
         shutil.rmtree(self.path, ignore_errors=True)
         save_weights(network, self.weights, about)
         write(beside, json.dumps(about))
+        shutil.rmtree(states, ignore_errors=True)
         return network, about
 
     def _subject(self, network: nn.Module, about: Record, given: Samples) -> Subject:
