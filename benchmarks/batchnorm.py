@@ -12,16 +12,14 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import sys
 from pathlib import Path
 
 import torch
-from telling import append
+from telling import append, made
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 from widevalley import update_batchnorm
-from widevalley.experiments import environment
 from widevalley.experiments.data import Split
 from widevalley.experiments.paper import FIG4A, FIG4B
 from widevalley.experiments.records import Record, rounded
@@ -76,9 +74,7 @@ def mnist(arguments: argparse.Namespace) -> None:
             "seed": unit.seed,
             "gradients": training.taken,
             "statistics": [evaluated(training, images) for images in arguments.images],
-            "versions": environment.versions(),
-            "machine": environment.machine(),
-            "command": " ".join(["python", *sys.argv]),
+            **made(),
         }
         print(json.dumps(rounded(record)))
         if arguments.out is not None:

@@ -21,12 +21,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import permutation_test, t
-from telling import append, progress
+from telling import append, made, progress
 from torch import nn
 from trained import RECIPE, error, trained
 
 from widevalley.experiments import data as datasets
-from widevalley.experiments import environment
 from widevalley.experiments.subsets import balanced
 from widevalley.landscape import Estimate, Objective, hessian_vector_product, spectral_density, trace
 
@@ -166,9 +165,7 @@ def mnist(arguments: argparse.Namespace) -> None:
         "forms": {"density": probes.tolist(), "other vectors": others.tolist()},
         "test": compare(probes, others),
         "trace": against_trace(probes[:, 0], whole, arguments.products - 2 * (arguments.products // 4) - 1),
-        "versions": environment.versions(),
-        "machine": environment.machine(),
-        "command": " ".join(["python", *sys.argv]),
+        **made(),
     }
     print(json.dumps(record | {"ends": [density.nodes.min(1).values.tolist(), density.nodes.max(1).values.tolist()]}))
     if arguments.out is not None:

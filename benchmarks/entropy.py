@@ -22,11 +22,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from telling import append, progress
+from telling import append, made, progress
 from trained import RECIPE, error, trained
 
 from widevalley.experiments import data as datasets
-from widevalley.experiments import environment, networks
+from widevalley.experiments import networks
 from widevalley.experiments.subsets import balanced
 from widevalley.landscape import Objective, local_entropy
 from widevalley.landscape.local_entropy import Method
@@ -88,9 +88,7 @@ def mnist(arguments: argparse.Namespace) -> None:
         "loss": loss,
         "gradient_norm": float(gradient.norm()),
         "weight_norm": float(objective.vector().norm()),
-        "versions": environment.versions(),
-        "machine": environment.machine(),
-        "command": " ".join(["python", *sys.argv]),
+        **made(),
     }
     there: list[dict[str, Any]] = []
     if arguments.out is not None and arguments.out.exists():

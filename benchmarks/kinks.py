@@ -13,16 +13,15 @@ import argparse
 import json
 import math
 import statistics
-import sys
 from functools import partial
 from pathlib import Path
 
 import torch
-from telling import append
+from telling import append, made
 from trained import RECIPE, trained
 
 from widevalley.experiments import data as datasets
-from widevalley.experiments import environment, networks
+from widevalley.experiments import networks
 from widevalley.experiments.subsets import balanced
 from widevalley.landscape import Objective, hessian_vector_product
 
@@ -63,9 +62,7 @@ def mnist(arguments: argparse.Namespace) -> None:
         "seed": SEED,
         "trace_of_hessian": mean(forms),
         "implied_trace": {f"{gamma:g}": mean(found) for gamma, found in implied.items()},
-        "versions": environment.versions(),
-        "machine": environment.machine(),
-        "command": " ".join(["python", *sys.argv]),
+        **made(),
     }
     print(json.dumps(record))
     if arguments.out is not None:

@@ -13,15 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
 import torch
-from telling import append, progress
+from telling import append, made, progress
 
-from widevalley.experiments import environment
 from widevalley.experiments.data import Split
 from widevalley.experiments.evaluation import score
 from widevalley.experiments.minima import MINIMA, regenerated
@@ -88,9 +86,7 @@ def main() -> None:
         "trace": whole.value,
         "trace_standard_error": whole.standard_error,
         "training_seconds": seconds,
-        "versions": environment.versions(),
-        "machine": environment.machine(),
-        "command": " ".join(["python", *sys.argv]),
+        **made(),
     }
     print(json.dumps(record))
     if arguments.out is not None:

@@ -7,9 +7,20 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from widevalley.experiments import environment
+
 
 def progress(what: str, done: float) -> None:
     print(f"\r{what} {done:.1%}".ljust(100), end="", file=sys.stderr, flush=True)
+
+
+def made() -> dict[str, object]:
+    """How a record came about."""
+    return {
+        "versions": environment.versions(),
+        "machine": environment.machine(),
+        "command": " ".join(["python", *sys.argv]),
+    }
 
 
 def append(out: Path, record: Mapping[str, object]) -> None:

@@ -130,6 +130,17 @@ def test_stopped_trainings_go_on_as_if_they_had_not(monkeypatch: pytest.MonkeyPa
     assert min(done for _, done in ending.told) > last / 2
 
 
+@pytest.mark.parametrize(("minimum", "what"), [(SGD, "training of sgd"), (OTHER, "training to")])
+def test_at_another_rate_training_begins_anew(minimum: Minimum, what: str, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        reached(minimum, tmp_path / "stopped", Telling(lambda told, done: told.startswith(what)))
+    slower = replace(minimum, lr=0.02)
+    network, about = reached(slower, tmp_path / "stopped")
+    whole, also = reached(slower, tmp_path / "whole")
+    assert same(network, whole)
+    assert about == also
+
+
 @pytest.mark.parametrize("minimum", [SGD, OTHER], ids=["plain", "matched"])
 def test_one_that_diverges_is_said(minimum: Minimum, tmp_path: Path) -> None:
     with pytest.raises(MinimumError, match=f"^the training of {minimum.name} diverged$"):

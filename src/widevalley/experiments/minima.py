@@ -112,7 +112,8 @@ def reach(
     """The network, in eval mode, and how it came about.
 
     Args:
-        states: of the training of the minimum of that name; one that has ended may leave its last ones there.
+        states: of the training of that name, which says minimum, method, rate and seed; one that has ended may leave
+            its last ones there.
 
     Raises:
         MinimumError: training diverges, or a loss is not matched within ``PATIENCE`` epochs.
@@ -126,7 +127,7 @@ def reach(
             network, taken = _matched(unit, minimum, minimum.matched, given, stages, states)
         elif minimum.gradients:
             watching = _Watching(f"training of {minimum.name}", gradients, stages)
-            records, trained = train.run(unit, minimum.task, given.data, watching, states(minimum.name))
+            records, trained = train.run(unit, minimum.task, given.data, watching, states(_training(minimum, unit)))
             if trained is None:
                 raise Diverged
             network, taken = trained, records[-1]["gradients"]
@@ -146,6 +147,10 @@ def reach(
     return network, about | {"regenerated": regenerated(network, given.data.train)}
 
 
+def _training(minimum: Minimum, unit: Unit) -> str:
+    return f"{minimum.name}-{unit.name}"
+
+
 def _initial(unit: Unit, task: Task) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(unit.seed)
@@ -155,7 +160,7 @@ def _initial(unit: Unit, task: Task) -> nn.Module:
 def _matched(
     unit: Unit, minimum: Minimum, other: Minimum, given: Samples, stages: Stages, states: Callable[[str], Checkpoints]
 ) -> tuple[nn.Module, int]:
-    checkpoints = states(minimum.name)
+    checkpoints = states(_training(minimum, unit))
     state = checkpoints.load()
     wanted = state["wanted"] if state else score(reach(other, given, stages, states)[0], given.measured).loss
     watching = _Watching(f"training to a loss of {wanted:.4g}, at most", unit.gradients, stages)
